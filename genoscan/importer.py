@@ -126,6 +126,9 @@ def load_model(
     """
     path = Path(model)
     if str(model) in named_models() or ((path / CONFIG).is_file() and _is_native(path)):
+        for option, given in (("tokens", tokens), ("pooling", pooling)):
+            if given is not None:
+                raise InputError(f"{option}: {model} is a model folder of genoscan, which states them itself")
         return load_native(model, **options)
     if not path.exists() and "/" not in str(model):
         return load_native(model, **options)  # raises ModelError with the known names

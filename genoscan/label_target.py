@@ -285,7 +285,8 @@ class LabelTarget:
         spans = [self._summed(self._span(window)) for window in windows]
         best: list[tuple[Tensor, Tensor] | None] = [None] * len(windows)
         totals = [torch.zeros(len(self.config.labels), dtype=torch.float64) for _ in windows]
-        for tile, outputs in model.method.forward(model.stack, OneHot(codes, model.table())):
+        method = model.method.fit(model.stack, codes.shape[1], len(codes))
+        for tile, outputs in method.forward(model.stack, OneHot(codes, model.table())):
             for i, (start, stop) in enumerate(spans):
                 first, last = max(tile.start, start), min(tile.stop, stop)
                 if first >= last:

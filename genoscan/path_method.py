@@ -10,6 +10,7 @@ the same dinucleotide counts). Unknown and masked bases are the same in the base
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ GRADIENT = "gradient"
 METHODS = GRADIENT, "integrated-gradients", "expected-gradients", "smoothgrad"
 UNIFORM, ZEROS, SHUFFLE = BASELINES = "uniform", "zeros", "dinucleotide-shuffle"
 AUTO = "auto"
+MOST_STEPS = 4_096
+"""Largest number of steps of integrated gradients."""
+
 STEPS, FEWEST, MOST = 50, 16, 1024
 """Default number of gradient evaluations, and the smallest and the largest number if it is automatic."""
 TOLERANCE = 0.01
@@ -88,7 +92,7 @@ class PathMethod:
         """Inputs at which the gradient is evaluated."""
         assert self.steps is not None
         if self.name == "integrated-gradients":
-            nodes, weights = np.polynomial.legendre.leggauss(self.steps)
+            nodes, weights = _quadrature(self.steps)
             return [Point((x + 1) / 2, w / 2, 0) for x, w in zip(nodes.tolist(), weights.tolist(), strict=True)]
         if self.name == "smoothgrad":
             return [Point(1.0, 1 / self.steps, i) for i in range(self.steps)]
@@ -147,6 +151,8 @@ def path_method(name: str, steps: int | str | None, baseline: str | None, seed: 
     if baseline is not None and baseline not in BASELINES:
         raise InputError(f"--baseline {baseline}: expected one of {', '.join(BASELINES)}")
     count = _count(steps)
+    if name == "integrated-gradients" and count is not None and count > MOST_STEPS:
+        raise InputError(f"--steps {count}: expected at most {MOST_STEPS:,} nodes of a quadrature")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
     if not 0 < sigma < np.inf:
@@ -174,3 +180,9 @@ def _count(steps: int | str | None) -> int | None:
     if not str(steps).isdecimal() or int(steps) < 1:
         raise InputError(f"--steps {steps}: expected a number of at least 1, or {AUTO}")
     return int(steps)
+
+
+@lru_cache(maxsize=16)
+def _quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nodes and weights of Gauss-Legendre quadrature, whose time grows with the cube of their number."""
+    return np.polynomial.legendre.leggauss(steps)

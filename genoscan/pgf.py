@@ -22,7 +22,7 @@ without adding an epsilon to its denominator.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import torch
 from jaxtyping import Float
@@ -396,7 +396,10 @@ class _CausalOperator:
             fixed = {name: _outside_inference(w.detach()) for name, w in self._weights.items()}
             self._weights = fixed | trained
         self._scan = choose(operator.D.device, operator.kernels).scan
-        self.parameters = operator.parameters
+
+    def parameters(self) -> Iterator[Any]:
+        """Yield the weights that are used, so that a layer with trained weights is not taken for a frozen one."""
+        return iter(self._weights.values())
 
     def begin(self, batch: int) -> Tensor:
         return self._weights["D"].new_zeros(batch, *self._shape)

@@ -194,8 +194,11 @@ def choose_target(genome: Genome, model: Model, options: VariantOptions) -> tupl
     model = model.with_head(target.head)
     if target.pooled:
         raise UnsupportedModelError(f"--target {options.target}: labels whole windows; expected labels of bases")
-    if options.masked and (model.config.mask is None or target.head or options.target != "log-likelihood"):
-        raise InputError("--masked: expected a masked language model and no --target")
+    if options.masked and (
+        model.config.mask is None or not model.bidirectional or target.head or options.target != "log-likelihood"
+    ):
+        raise InputError("--masked: expected a masked, bidirectional language model and no --target")
+    target.check((), genome.sizes, options.strand, model.label_offset)
     if options.masked and options.first_order:
         raise InputError("--first-order: expected no --masked, whose effects are not differences of a target")
     if options.tolerance and not options.shared_end:
@@ -233,6 +236,13 @@ def plan_changes(
     """
     context = model.config.context if options.context is None else options.context
     reach = model.config.reach if options.reach is None else options.reach
+    if any(not (change.ref and change.alt) for change in observed):
+        for option, length in (("--context", context), ("--reach", reach)):
+            if length < 1:
+                raise InputError(
+                    f"{option} {length}: expected 1 or more for insertions and deletions, as the window of one beside "
+                    "the end of a sequence would have no base"
+                )
     background = draw_background(genome, observed, options.background, max(context, reach), options.seed)
     changes = (*observed, *background)
     stretches: list[Stretch] = []

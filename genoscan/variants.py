@@ -21,6 +21,7 @@ from genoscan.background import rank
 from genoscan.change_effects import change_effects, job_settings, store_result, stored_results
 from genoscan.edit_sums import Effects
 from genoscan.engine.methods import Progress, ignore
+from genoscan.errors import NonFiniteError
 from genoscan.first_order import first_order_effects
 from genoscan.genome.variant_files import VariantTable
 from genoscan.notebook import ROWS_SHOWN, show_frame
@@ -212,7 +213,15 @@ def _first_order(
             if journal is not None:
                 store_result(journal, {"stretch": number, "first": found.tolist()})
         total[list(stretch.changes)] += found / n_strands
-    return effects.own + total
+    first = effects.own + total
+    for change, value in zip(job.changes[: job.n_observed], first, strict=False):
+        # Changes of the length have none.
+        if len(change.ref) == len(change.alt) and not np.isfinite(value):
+            raise NonFiniteError(
+                f"{change.chrom}:{change.start + 1:,}:{change.ref}>{change.alt}: the first-order prediction is not "
+                f"finite; {job.model.advice_on_overflow}"
+            )
+    return first
 
 
 def _by_allele(

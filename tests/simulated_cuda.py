@@ -93,7 +93,7 @@ class SimulatedGraph:
 
     @staticmethod
     @contextmanager
-    def record(graph: "SimulatedGraph", pool: Any = None) -> Iterator[None]:
+    def record(graph: "SimulatedGraph", pool: Any, stream: Any) -> Iterator[None]:
         SimulatedGraph.recording = graph
         try:
             yield
@@ -191,6 +191,7 @@ def simulated_cuda(memory: int = 2**36) -> Iterator[None]:
         mock.patch.object(torch.cuda, "CUDAGraph", SimulatedGraph),
         mock.patch.object(torch.cuda, "graph", SimulatedGraph.record),
         mock.patch.object(torch.cuda, "graph_pool_handle", lambda: None),
+        mock.patch.object(torch.cuda, "Stream", lambda device: device),
         mock.patch.object(conv, "launch", launch),
         mock.patch.object(pd_scan, "launch", launch),
         mock.patch.object(pointwise, "launch", launch),

@@ -245,6 +245,12 @@ def test_what_does_not_apply_is_told(tiny: genoscan.Model, call: Callable[[genos
         call(tiny)
 
 
+@pytest.mark.parametrize("option", [{"tokens": "ACGT"}, {"pooling": "max"}])
+def test_options_of_checkpoints_are_not_those_of_models(option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="bacteria is a model folder of genoscan"):
+        genoscan.load_model("bacteria", **option)
+
+
 def test_a_tolerance_needs_shared_windows(tiny: genoscan.Model, fasta: Path) -> None:
     with pytest.raises(InputError, match="--tolerance: expected shared_end"):
         genoscan.score_variants(fasta, ["chr1:100:A>C"], tiny, tolerance=0.01)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,23 @@ def test_results_outlast_the_next_tile(replays: list[object]) -> None:
     with torch.no_grad():
         whole, _ = stack(OneHot(genome(40), table).tile(slice(0, 40)), stack.begin(1))
     assert_near(torch.cat(tiles, 1).cpu(), whole.cpu())
+
+
+def test_graphs_are_captured_on_their_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it is not the current device, on whose stream torch captures by default."""
+    streams: list[torch.device] = []
+    genuine = torch.cuda.graph
+
+    def record(graph: Any, pool: Any, stream: Any) -> Any:
+        streams.append(stream if isinstance(stream, torch.device) else stream.device)
+        return genuine(graph, pool=pool, stream=stream)
+
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    stack = tiny_stack(8, 1, kernels="reference").to("cuda")
+    table = torch.eye(6, 4, dtype=torch.float64, device="cuda")
+    list(forward(stack, OneHot(genome(40), table), tile=5))
+    assert streams
+    assert set(streams) == {table.device}
 
 
 def test_few_graphs_are_kept() -> None:

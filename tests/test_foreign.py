@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import bases, genoscan, tiny_model, write_fasta
+from headed import write_headed
 from hub_models import TOKENS, state_spaces, transformers_model
 from laws import assert_near
 from safetensors.torch import save_file
@@ -435,6 +436,18 @@ def test_boundaries_may_be_few_or_in_files(cad: Callable[..., Any], tmp_path: Pa
     for text, said in (("8 apples", "expected auto, or a size such as 8GB"), ("-1", "or a size")):
         assert said in cad("none", "--memory", text).err
     assert "expected a folder that exists" in cad("none", "--spill", tmp_path / "none").err
+
+
+def test_convolutions_of_one_tap_can_be_spilled(tmp_path: Path) -> None:
+    """What precedes a tile is empty then, as is its file."""
+    layer = {"kind": "two_way", "inner": {"kind": "mamba", "d_state": 3, "dt_rank": 1, "d_conv": 1}}
+    folder = write_headed(tmp_path / "m", "bidirectional", layers=[layer])
+    genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(300, seed=4)})
+    for name, more in (("whole", []), ("spilt", ["--spill", tmp_path])):
+        done = genoscan("attribute", genome, "-m", folder, "--tile", 64, "-o", tmp_path / f"{name}.npz", *more)
+        assert done.code == 0, done.err
+    found, expected = (np.load(tmp_path / f"{name}.npz")["gradient"] for name in ("spilt", "whole"))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("total", "place"), [(10**9, "cuda"), (10**3, "cpu")])

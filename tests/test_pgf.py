@@ -5,9 +5,11 @@ from functools import cache
 import pytest
 import torch
 from laws import TRANSFORMS, assert_near, assert_same_bits, inner, random_like
+from simulated_cuda import simulated_cuda
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.interpreted import interpreting
 from genoscan.errors import InputError
 from genoscan.pgf import FrechetMambaOperator
 
@@ -168,6 +170,18 @@ def test_inference_mode_changes_nothing() -> None:
             assert torch.is_inference_mode_enabled()
     with torch.no_grad():
         assert_near(everything(inside, *copies), expected)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a simulated card")
+def test_frozen_weights_have_gradients_on_a_card_too() -> None:
+    """Where tiles of frozen layers are replayed, and the weights of a graph would be taken for constants."""
+    made, (u, _, y_bar) = operator().requires_grad_(False), question(60)
+    expected = made.pgf_gradients(u, y_bar, 5)
+    with interpreting(small=True), simulated_cuda():
+        there = made.to("cuda").pgf_gradients(u.to("cuda"), y_bar.to("cuda"), 5)
+        assert_near(there.u.cpu(), expected.u)
+        for name, bar in there.parameters.items():
+            assert_near(bar.cpu(), expected.parameters[name])
 
 
 def test_blocks_are_handed_to_a_callback() -> None:

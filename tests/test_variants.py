@@ -312,7 +312,7 @@ def test_masked_log_odds(tmp_path: Path) -> None:
         log_p = torch.log_softmax(logits(model.table()[codes]), -1)[change.start - left]
         new, old = (model.config.base_columns["ACGT".index(base)] for base in (change.alt, change.ref))
         assert scores.columns["delta"][i] == pytest.approx(float(log_p[new] - log_p[old]), rel=1e-9)
-    with pytest.raises(InputError, match="masked language model"):
+    with pytest.raises(InputError, match="masked, bidirectional language model"):
         scored(genome, loaded(tmp_path / "other", "mamba")[0], found, tmp_path, masked=True)
 
 
@@ -428,6 +428,46 @@ def test_effects_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 def test_bad_options_get_one_line(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         VariantOptions(**options)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "Ph"])
+@pytest.mark.parametrize("strand", "+-")
+def test_the_shortest_windows(tmp_path: Path, kind: str, strand: str) -> None:
+    """With one base on each side, insertions and deletions at the ends of the sequence have a window with bases."""
+    model, logits = loaded(tmp_path, kind)
+    genome = sequences(0)
+    for change in changes(genome, count=1):
+        scores = scored(genome, model, [change], tmp_path, context=1, reach=1, strand=strand)
+        edges = max(0, change.start - 1), min(SIZE, change.stop + 1)
+        truth = expected(genome, model, logits, change, strand, edges)["delta"]
+        assert scores.columns["delta"][0] == pytest.approx(truth, rel=1e-9, abs=1e-12)
+    for name in ("context", "reach"):
+        with pytest.raises(InputError, match=f"--{name} 0: expected 1 or more for insertions and deletions"):
+            scored(genome, model, [Change(CHROM, 0, "ACG", "")], tmp_path, strand=strand, **{name: 0})
+        substitution = [change for change in changes(genome) if len(change.ref) == len(change.alt) == 1][:1]
+        scores = scored(genome, model, substitution, tmp_path, strand=strand, **{name: 0})
+        assert np.isfinite(scores.columns["delta"]).all()
+
+
+def test_a_target_that_nothing_predicts(tmp_path: Path) -> None:
+    model, _ = loaded(tmp_path, "mamba")
+    genome = sequences(0)
+    with pytest.raises(InputError, match="nothing predicts that base"):
+        scored(genome, model, changes(genome)[:1], tmp_path, target=f"logit:{CHROM}:1:A")
+
+
+def test_first_order_predictions_that_are_not_finite_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = loaded(tmp_path, "mamba")
+    genome = sequences(0)
+
+    def overflowing(_model: Model, _codes: Any, edits: Any, *_given: Any, **_options: Any) -> np.ndarray:
+        return np.full(len(edits), np.inf)
+
+    monkeypatch.setattr("genoscan.variants.first_order_effects", overflowing)
+    with pytest.raises(NonFiniteError, match="the first-order prediction is not finite"):
+        scored(genome, model, changes(genome)[:2], tmp_path, first_order=True)
 
 
 def test_nothing_is_written_if_no_allele_can_be_scored(tmp_path: Path) -> None:

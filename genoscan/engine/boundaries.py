@@ -96,6 +96,8 @@ class BoundaryStore:
 
 def _unnamed(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return an array mapped to a file that is deleted when the array is freed or the process exits."""
+    if not np.prod(shape):  # such as the inputs before a convolution of one tap; an empty file cannot be mapped
+        return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         allocate(file.fileno(), int(np.prod(shape)) * dtype.itemsize)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)

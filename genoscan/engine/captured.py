@@ -6,6 +6,7 @@ run them. A captured graph launches all of these kernels at once and gives the s
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -97,14 +98,16 @@ class _Captures:
 
 
 class _Pool:
-    """Memory that all captured graphs share.
+    """Memory that all captured graphs of a device share, and the stream on which they are captured.
 
     Each graph overwrites the intermediate values of the other graphs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._graphs: WeakSet[_TileGraph] = WeakSet()
         self._handle: Any = None
+        # torch captures on a stream of the current device otherwise, which records nothing of another one.
+        self.stream = torch.cuda.Stream(device)
         self.runs = 0
 
     def handle_for(self, graph: "_TileGraph") -> Any:
@@ -115,7 +118,10 @@ class _Pool:
         return self._handle
 
 
-_pool = _Pool()
+@cache
+def _pool(device: torch.device) -> _Pool:
+    """Return the memory pool of a device."""
+    return _Pool(device)
 
 
 class _TileGraph:
@@ -125,6 +131,8 @@ class _TileGraph:
     ----------
     after
         Carry at the right edge of the captured tile. Only its structure is used.
+    pool
+        Memory pool of the device.
     """
 
     def __init__(self, layer: Layer, x: Tensor, carry: Carry) -> None:
@@ -132,14 +140,15 @@ class _TileGraph:
         x, carry = (map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(grad), part) for part in (x, carry))
         self._inputs = [x, *leaves(carry)]
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        pool = _pool.handle_for(self)
-        with torch.cuda.graph(self._forward, pool=pool):
+        self.pool = _pool(x.device)
+        handle, stream = self.pool.handle_for(self), self.pool.stream
+        with torch.cuda.graph(self._forward, pool=handle, stream=stream):
             outputs, after = layer.forward(x, carry)
         ends = [outputs, *leaves(after)]
         if grad:
             self._bars = [torch.zeros_like(end) for end in ends]
             pairs = [pair for pair in zip(ends, self._bars, strict=True) if pair[0].requires_grad]
-            with torch.cuda.graph(self._backward, pool=pool):
+            with torch.cuda.graph(self._backward, pool=handle, stream=stream):
                 self._input_bars = torch.autograd.grad(
                     [end for end, _ in pairs],
                     self._inputs,
@@ -152,7 +161,7 @@ class _TileGraph:
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run the forward pass; return the output and the leaves of the carry at the right edge of the tile."""
-        _pool.runs += 1
+        self.pool.runs += 1
         return _replay(self._forward, self._inputs, inputs, self._outputs)
 
     def pull(self, bars: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -175,11 +184,11 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graph: _TileGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = graph.run(inputs)
-        ctx.graph, ctx.run = graph, _pool.runs
+        ctx.graph, ctx.run = graph, graph.pool.runs
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        if ctx.run != _pool.runs:
+        if ctx.run != ctx.graph.pool.runs:
             raise RuntimeError("a layer was run on another tile before the gradient of this one")
         return None, *ctx.graph.pull(bars)

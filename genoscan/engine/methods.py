@@ -7,7 +7,6 @@ model is loaded (model.py). All other code uses the `Method` protocol.
 
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -522,7 +521,8 @@ class Layerwise:
         """Yield all outputs for edited copies; see `engine.edited_windows.edited_windows`."""
 
         def run(rows: Tensor) -> Tensor:
-            tiles = [outputs for _, outputs in self.forward(network, OneHot(rows, table))]
+            method = self.fit(network, rows.shape[1], len(rows))
+            tiles = [outputs for _, outputs in method.forward(network, OneHot(rows, table))]
             progress(rows.numel())
             return torch.cat(tiles, 1)
 
@@ -540,7 +540,12 @@ class Layerwise:
         progress: Progress = ignore,
     ) -> Iterator[TangentTile]:
         """Yield the derivatives of all outputs; see `engine.edit_tangents`."""
-        return edit_tangents_of_windows(partial(self.tangent, network), codes, table, edits, progress=progress)
+
+        def sweep(inputs: Inputs, directions: Directions) -> Iterator[tuple[slice, Tensor, Tensor]]:
+            method = self.fit(network, inputs.length, inputs.batch * (1 + directions.count))
+            return method.tangent(network, inputs, directions)
+
+        return edit_tangents_of_windows(sweep, codes, table, edits, progress=progress)
 
     def _store(self, inputs: Inputs) -> BoundaryStore:
         return BoundaryStore(inputs.length, self.spill or self.place)

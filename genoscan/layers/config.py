@@ -142,6 +142,10 @@ class ModelConfig(Schema):
                 raise ValueError(f"{name} must be a column in 0 to {len(columns) - 1}")
         if not self.layers:
             raise ValueError("layers: expected at least one")
+        for layer in self.layers:
+            mixer = layer.inner if layer.kind == "two_way" else layer
+            if mixer.kind == "mamba2":
+                mixer.check_width(self.d_model)
         bidirectional = [layer for layer in self.layers if layer.kind == "two_way"]
         if bidirectional and len(bidirectional) < len(self.layers):
             raise ValueError("layers: bidirectional (two_way) and causal layers cannot be combined")

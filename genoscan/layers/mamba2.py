@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,6 +63,22 @@ class Mamba2Config(Schema):
     expand: Size = 2
     dt_limit: tuple[NonNegativeFloat, PositiveFloat | None] = (0.0, None)
     gate_eps: PositiveFloat = 1e-5
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Mamba2Config":
+        low, high = self.dt_limit
+        if high is not None and high < low:
+            raise ValueError(f"dt_limit: the upper bound, {high}, is below the lower one, {low}")
+        return self
+
+    def check_width(self, d_model: int) -> None:
+        """Raise ValueError if the channels of a block cannot be divided into heads, or the heads into groups."""
+        channels = self.expand * d_model
+        if channels % self.head_dim:
+            raise ValueError(f"head_dim: expected a divisor of the {channels} channels, found {self.head_dim}")
+        if (channels // self.head_dim) % self.n_groups:
+            heads = channels // self.head_dim
+            raise ValueError(f"n_groups: expected a divisor of the {heads} heads, found {self.n_groups}")
 
 
 class Mamba2(nn.Module):
