@@ -229,7 +229,7 @@ def unfinished(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["--reach", 10], "reach 32, this one has 10"),
         (["--dtype", "float64"], "dtype float32, this one has float64"),
         (["-t", 2], "threads 1, this one has 2"),
-        (["-r", "chr2:120-130"], "windows "),
+        (["-r", "chr2:120-130"], "all_regions "),
     ],
     ids=str,
 )

@@ -122,11 +122,10 @@ def command(
         without_effect["memory"] = "the model is causal"
     if not calls:
         without_effect["threshold"] = "without --call"
-    warn_without_effect(**without_effect)
     if any(text.endswith(".tsv") for text in outputs):
         inputs = genome, annotation, bed_path
         many = [PredictOptions(heads, logits, one, context, batch, calls) for one in strands]
-        _write_tables(opened, model, regions, outputs, inputs, many)
+        _write_tables(opened, model, regions, outputs, inputs, many, without_effect)
         return
     files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
     jobs = []
@@ -134,6 +133,7 @@ def command(
         options = PredictOptions(heads, logits, one, context, batch, calls, threshold)
         own = files if len(strands) == 1 else [strand_path(path, one) for path in files]
         jobs.append(prepare_prediction(opened, model, regions, own, options, [annotation, bed_path]))
+    warn_without_effect(**without_effect)
     if jobs[0].warning is not None:
         log(jobs[0].warning)
     bases = sum(len(region) for job in jobs for region in job.regions)
@@ -150,6 +150,7 @@ def _write_tables(
     outputs: Sequence[str],
     inputs: Sequence[Path | None],
     options: "Sequence[PredictOptions]",
+    without_effect: dict[str, str],
 ) -> None:
     """Write the predictions of heads that label whole windows, as tables with one row per region.
 
@@ -167,6 +168,7 @@ def _write_tables(
     files = [output] if len(options) == 1 else [strand_path(output, one.strand) for one in options]
     check_each(files, inputs, check_writable, lambda _: [])
     jobs = [prepare_windows(genome, model, regions, one) for one in options]
+    warn_without_effect(**without_effect)
     if jobs[0].warning is not None:
         log(jobs[0].warning)
     bases = sum(len(region) for job in jobs for region in job.regions)
