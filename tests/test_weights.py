@@ -326,10 +326,7 @@ def contain(config: dict[str, Any], **inner: Any) -> None:
         (lambda config: config.update(base_columns=[0, 1, 2]), ["base_columns"]),
         (lambda config: config.update(mask=4), ["mask"]),
         (lambda config: contain(config, kind="mamba2", head_dim=7), ["head_dim: expected a divisor of the"]),
-        (
-            lambda config: contain(config, kind="mamba2", head_dim=1, n_groups=7),
-            ["n_groups: expected a divisor"],
-        ),
+        (lambda config: contain(config, kind="mamba2", head_dim=1, n_groups=7), ["n_groups: expected a divisor"]),
         (lambda config: contain(config, kind="mamba2", head_dim=1, dt_limit=[1, 0.1]), ["dt_limit: the upper bound"]),
         (lambda config: config.update(context=-1), ["context"]),
     ],
