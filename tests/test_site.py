@@ -17,7 +17,11 @@ from commands import ROOT, bases, genoscan, tiny_model, write_fasta
 from test_docs import COMMANDS, find
 
 import genoscan as package
+from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import ModelConfig
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.mamba2 import Mamba2Config
+from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.tracks.record_schema import RegionRecord, SequenceRecord, TrackRecord
 from genoscan.variant_output import COLUMNS, STATUS_TAG
 
@@ -117,3 +121,23 @@ def test_every_setting_of_a_model_and_tag_of_a_variant_is_documented() -> None:
     assert sorted(set(ModelConfig.model_fields) - documented("files.md", "Model folders")) == []
     names = {name for column in COLUMNS for name in (column.name, column.tag)} | {STATUS_TAG}
     assert sorted(names - documented("variants.md", "Columns and INFO tags")) == []
+
+
+def test_every_setting_of_a_block_is_documented() -> None:
+    """With its default, as JSON."""
+    _, _, table = (ROOT / "docs" / "files.md").read_text().partition("\n| block | key | default | meaning |\n")
+    found, kind = set(), ""
+    for line in table.partition("\n\n")[0].splitlines()[1:]:
+        block, keys, default, _ = (cell.strip().strip("`") for cell in line.strip("|").split("|"))
+        kind = block or kind
+        keys = keys.split("`, `")
+        defaults = default.split(", ") if len(keys) > 1 else [default]
+        found |= {(kind, key, value) for key, value in zip(keys, defaults, strict=True)}
+    expected = set()
+    for config in (MambaConfig, Mamba2Config, PdSsmConfig, BidirectionalConfig):
+        fields = dict(config.model_fields)
+        kind = fields.pop("kind").default
+        for name, field in fields.items():
+            value = "required" if field.is_required() else json.dumps(field.default).strip('"[]')
+            expected.add((kind, name, value))
+    assert found == expected
