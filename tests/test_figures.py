@@ -387,6 +387,22 @@ def language() -> Iterator[tuple[str, str]]:
         f"| bits per byte, test, mean of two seeds | {cells} ({ours.mean() / mamba2.mean():.3f}; {low:.3f} and "
         f"{high:.3f} by seed) |",
     )
+    found = findings("language/costs.json")
+    for what, measure, unit, bound in (
+        ("training", "bytes per second", "", "at least Mamba-2's: met"),
+        ("training", "peak memory", " MiB", "at most Mamba-2's: met"),
+        ("evaluation", "bytes per second", "", "at least Mamba-2's: met"),
+        ("evaluation", "peak memory", " MiB", "at most Mamba-2's: **missed**"),
+    ):
+        ratio = "PD-SSM's, of Mamba-2's"
+        names = [f"{length} bytes, {what}, {measure}: " for length in ("512", "4,096")]
+        cells = []
+        for kind in ("Mamba-2", "PD-SSM"):
+            values = (found[name + kind] for name in names)
+            cells.append(", ".join(f"{value if unit else float(f'{value:.3g}'):,.0f}" for value in values) + unit)
+        ratios = ", ".join(f"{found[name + ratio]:.2f}" for name in names)
+        row = f"{what}, {measure.removeprefix('peak ')}, 512 and 4,096 bytes"
+        yield PD_SSM, f"| {row} | {' | '.join(cells)} | {bound} ({ratios}) |"
     for task in ("swaps-of-two", "moves", "swaps-of-three"):
         table = pd.read_csv(ROOT / f"benchmarks/results/language/{task}.csv")
         for events in (4, 8, 16):
