@@ -97,13 +97,9 @@ def prepare_mutations(
         raise InputError("--region: expected at least one region to mutate")
     if screen is not None and screen < 0:
         raise InputError(f"--screen {screen}: expected 0 or more")
-    for option, given in (
-        ("--masked", options.masked),
-        ("--first-order", options.first_order),
-        ("--background", options.background),
-    ):
-        if given:
-            raise InputError(f"{option}: does not apply to saturation mutagenesis; score the variants instead")
+    for name in ("masked", "first_order", "background"):
+        if getattr(options, name):
+            raise InputError(f"{name}: does not apply to saturation mutagenesis; score the variants instead")
     options = replace(options, shared_end=True)
     model, target = choose_target(genome, model, options)
     merged = tuple(merge(regions, genome.sizes, by_strand=False))

@@ -72,8 +72,8 @@ def average_gradients(
         As for `stream_gradient`.
     windows
         Windows of the batch. Random numbers depend on the seed and on the position of the window in the
-        genome, so that the results of a given number of steps do not depend on the batch; a number that is chosen
-        is that of all its windows. A shuffled baseline is the same sequence on
+        genome, so that the results with a given number of steps do not depend on the batch. An automatic
+        number of steps is the same for all windows of a batch. A shuffled baseline is the same sequence on
         both strands.
     method
         Method that determines the inputs and the weights of the gradients.

@@ -21,11 +21,10 @@ GRADIENT = "gradient"
 METHODS = GRADIENT, "integrated-gradients", "expected-gradients", "smoothgrad"
 UNIFORM, ZEROS, SHUFFLE = BASELINES = "uniform", "zeros", "dinucleotide-shuffle"
 AUTO = "auto"
-MOST_STEPS = 4_096
-"""Largest number of steps of integrated gradients."""
-
 STEPS, FEWEST, MOST = 50, 16, 1024
 """Default number of gradient evaluations, and the smallest and the largest number if it is automatic."""
+MAX_NODES = 4_096
+"""Largest number of nodes of the quadrature of integrated gradients."""
 TOLERANCE = 0.01
 """Completeness error at which an automatic number of evaluations is sufficient."""
 LARGE_ERROR = 0.05
@@ -151,8 +150,8 @@ def path_method(name: str, steps: int | str | None, baseline: str | None, seed: 
     if baseline is not None and baseline not in BASELINES:
         raise InputError(f"--baseline {baseline}: expected one of {', '.join(BASELINES)}")
     count = _count(steps)
-    if name == "integrated-gradients" and count is not None and count > MOST_STEPS:
-        raise InputError(f"--steps {count}: expected at most {MOST_STEPS:,} nodes of a quadrature")
+    if name == "integrated-gradients" and count is not None and count > MAX_NODES:
+        raise InputError(f"--steps {count}: expected at most {MAX_NODES:,} nodes of a quadrature")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
     if not 0 < sigma < np.inf:

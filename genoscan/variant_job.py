@@ -202,7 +202,7 @@ def choose_target(genome: Genome, model: Model, options: VariantOptions) -> tupl
     if options.masked and options.first_order:
         raise InputError("--first-order: expected no --masked, whose effects are not differences of a target")
     if options.tolerance and not options.shared_end:
-        raise InputError("--tolerance: expected shared_end; linear estimates extend to the end of a stretch")
+        raise InputError("tolerance: expected shared_end, because linear estimates extend to the end of a stretch")
     if options.tolerance and model.bidirectional:
         raise UnsupportedModelError(f"--tolerance: {model.name} is bidirectional, expected a causal model")
     return model, target

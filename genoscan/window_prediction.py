@@ -1,7 +1,7 @@
 """Predictions of pooled heads: one row per region, with the probability or logit of each label."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +56,7 @@ class WindowPrediction:
     windows: tuple[StrandWindows, ...]
     context: int
 
-    @property
+    @cached_property
     def batches(self) -> list[Batch]:
         """Windows grouped by equal length."""
         return batches(self.windows, self.options.batch)
@@ -152,20 +152,24 @@ def predict_windows(
     """
     import pandas as pd
 
-    rows: dict[int, dict[str, float]] = {}
-    for entry in [] if journal is None else journal.entries.values():
-        rows |= {detail["region"]: detail["predictions"] for detail in entry.details}
+    # By the number of the batch, and not of the region: the settings determine the windows of each batch, but not the
+    # order of the regions.
+    stored: dict[int, list[dict[str, float]]] = {}
     if journal is not None:
-        journal.log_resumed(len(rows), len(job.regions), "regions")
-    numbers = {windows: i for i, windows in enumerate(job.windows)}
+        for entry in journal.entries.values():
+            stored |= {detail["batch"]: detail["predictions"] for detail in entry.details}
+        journal.log_resumed(sum(len(job.batches[number]) for number in stored), len(job.regions), "regions")
+    rows: dict[StrandWindows, dict[str, float]] = {}
     pending: list[dict[str, Any]] = []
     committed = time.monotonic()
-    for batch in job.batches:
-        if all(numbers[windows] in rows for windows in batch):
+    for number, batch in enumerate(job.batches):
+        if number in stored:
+            rows |= zip(batch, stored[number], strict=True)
             continue
-        for windows, row in zip(batch, _predict_batch(job, batch), strict=True):
-            rows[numbers[windows]] = row
-            pending.append({"region": numbers[windows], "predictions": row})
+        predictions = _predict_batch(job, batch)
+        rows |= zip(batch, predictions, strict=True)
+        pending.append({"batch": number, "predictions": predictions})
+        for windows in batch:
             progress(sum(len(window) for window in windows))
         if journal is not None and time.monotonic() - committed > COMMIT_AFTER:
             journal.add(Entry(batch=len(journal.entries), details=pending))
@@ -174,7 +178,7 @@ def predict_windows(
         [(r.chrom, r.start, r.end, r.name, r.strand) for r in job.regions],
         columns=["chrom", "start", "end", "name", "strand"],
     )
-    return pd.concat([about, pd.DataFrame([rows[numbers[windows]] for windows in job.windows])], axis=1)
+    return pd.concat([about, pd.DataFrame([rows[windows] for windows in job.windows])], axis=1)
 
 
 def write_windows(
@@ -240,11 +244,13 @@ def _settings(job: WindowPrediction) -> dict[str, Any]:
     }
 
 
-def _predict_batch(job: WindowPrediction, batch: Batch) -> Iterator[dict[str, float]]:
+def _predict_batch(job: WindowPrediction, batch: Batch) -> list[dict[str, float]]:
     """Return the predictions for each region of a batch: the mean over its windows, which are on different strands."""
     strands = [_predict_strand(job, windows) for windows in zip(*batch, strict=True)]
-    for values in zip(*strands, strict=True):
-        yield {name: sum(v[name] for v in values) / len(values) for name in values[0]}
+    return [
+        {name: sum(v[name] for v in values) / len(values) for name in values[0]}
+        for values in zip(*strands, strict=True)
+    ]
 
 
 def _predict_strand(job: WindowPrediction, windows: Sequence[Window]) -> list[dict[str, float]]:

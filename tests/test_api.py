@@ -235,9 +235,9 @@ def test_regions_past_the_end_are_told(
     [
         (lambda model: genoscan.response(LETTERS, model, at=-1), "expected a position, counted from 1"),
         (lambda model: genoscan.response(LETTERS, model, at=0), "expected 1 or more"),
-        (lambda model: genoscan.mutate(LETTERS, model, masked=True), "--masked"),
-        (lambda model: genoscan.mutate(LETTERS, model, first_order=True), "--first-order: does not apply"),
-        (lambda model: genoscan.mutate(LETTERS, model, background=5), "--background: does not apply"),
+        (lambda model: genoscan.mutate(LETTERS, model, masked=True), "masked: does not apply"),
+        (lambda model: genoscan.mutate(LETTERS, model, first_order=True), "first_order: does not apply"),
+        (lambda model: genoscan.mutate(LETTERS, model, background=5), "background: does not apply"),
     ],
 )
 def test_what_does_not_apply_is_told(tiny: genoscan.Model, call: Callable[[genoscan.Model], Any], said: str) -> None:
@@ -252,7 +252,7 @@ def test_options_of_checkpoints_are_not_those_of_models(option: dict[str, Any]) 
 
 
 def test_a_tolerance_needs_shared_windows(tiny: genoscan.Model, fasta: Path) -> None:
-    with pytest.raises(InputError, match="--tolerance: expected shared_end"):
+    with pytest.raises(InputError, match="tolerance: expected shared_end"):
         genoscan.score_variants(fasta, ["chr1:100:A>C"], tiny, tolerance=0.01)
 
 

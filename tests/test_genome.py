@@ -35,7 +35,7 @@ from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.genbank import GenBankGenome, read_features
 from genoscan.genome.genome import open_genome
 from genoscan.genome.plan import Window, batches, by_region, join_windows, merge, plan, whole_genome
-from genoscan.genome.region import Region, check_bounds, parse_region
+from genoscan.genome.region import Region, check_bounds, parse_place, parse_region
 
 DATA = Path(__file__).parent.parent / "data"
 SIZES = {"chr1": 30, "HLA:01:2": 20, "chr2": 12, "chr2:3-4": 8, "1": 9, "chrM": 1}
@@ -215,6 +215,24 @@ def test_near_names(found: str, names: list[str], meant: str) -> None:
 def test_an_unknown_name_is_told_the_first_five(count: int, told: str) -> None:
     message = complaint(lambda: parse_region("other", {f"s{i}": 9 for i in range(count)}))
     assert message.endswith(f"the genome has {told}")
+
+
+@pytest.mark.parametrize(
+    ("written", "chrom", "start", "end"),
+    [
+        ("chr1:5", "chr1", 4, 5),
+        ("chr1:5-", "chr1", 4, 30),
+        ("chr1:-5", "chr1", 0, 5),
+        ("chr1", "chr1", 0, 30),
+        ("HLA:01:2", "HLA:01:2", 0, 20),
+        ("HLA:01:2:7", "HLA:01:2", 6, 7),
+        ("{HLA:01:2}", "HLA:01:2", 0, 20),
+        ("{HLA:01:2}:7", "HLA:01:2", 6, 7),
+        (" chr1:5 ", "chr1", 4, 5),
+    ],
+)
+def test_a_place_is_a_position_or_a_region(written: str, chrom: str, start: int, end: int) -> None:
+    assert parse_place(written, SIZES, option="--rows") == Region(chrom, start, end)
 
 
 def test_clip_moves_the_end_and_says_so() -> None:

@@ -317,7 +317,7 @@ def test_an_interrupted_table_goes_on(
     monkeypatch.setattr(window_prediction, "_predict_batch", counted)
     resumed = genoscan(*asked, tmp_path / "x.tsv")
     assert (resumed.code, resumed.err) == (0, "resuming: 2 of 4 regions done\n" if kept else "")
-    assert len(batches) == 3 - kept
+    assert len(batches) == 4 - kept
     assert genoscan(*asked, tmp_path / "y.tsv").code == 0
     assert (tmp_path / "x.tsv").read_bytes() == (tmp_path / "y.tsv").read_bytes()
     x, y = (json.loads((tmp_path / f"{name}.tsv.json").read_text()) for name in "xy")
@@ -328,6 +328,33 @@ def test_an_interrupted_table_goes_on(
     for record in (x, y):
         del record["seconds"], record["command"]
     assert x == y
+
+
+def test_an_interrupted_table_goes_on_in_another_order(
+    model: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of regions of other lengths: the batches are the same, and so are the settings of the run."""
+    from genoscan import window_prediction
+
+    monkeypatch.setattr(window_prediction, "COMMIT_AFTER", 0.0)
+    run, regions = window_prediction._predict_batch, tmp_path / "r.bed"
+    asked = "predict", fasta, "-m", model, "-R", regions, "--batch", 2, "-o"
+
+    def stopping(job: Any, batch: Any) -> Any:
+        if len(batch) == 1:
+            raise KeyboardInterrupt
+        return run(job, batch)
+
+    rows = "chr1\t40\t70\tb\n", "chr1\t5\t9\tc\n", "chr1\t2\t32\ta\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(window_prediction, "_predict_batch", stopping)
+        regions.write_text("".join(rows))
+        assert genoscan(*asked, tmp_path / "x.tsv").code == 130
+    regions.write_text("".join((rows[0], rows[2], rows[1])))
+    done = genoscan(*asked, tmp_path / "x.tsv")
+    assert (done.code, done.err) == (0, "resuming: 2 of 3 regions done\n")
+    assert genoscan(*asked, tmp_path / "y.tsv").code == 0
+    assert (tmp_path / "x.tsv").read_bytes() == (tmp_path / "y.tsv").read_bytes()
 
 
 def test_a_table_has_no_calls(model: Path, fasta: Path, tmp_path: Path) -> None:

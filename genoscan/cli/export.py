@@ -173,7 +173,7 @@ def hub(
     opened, tracks, locus = _open_inputs(paths, genome, region_text, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
     if assembly is not None:
-        warn_without_effect(region_text=f"browsers open {assembly} at its own position")
+        warn_without_effect(region_text=f"browsers open {assembly} at their default position")
     write_hub(output, opened, tracks, genes, email=email, assembly=assembly, locus=locus)
     click.echo(output / "hub.txt")
 

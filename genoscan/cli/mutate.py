@@ -135,7 +135,10 @@ def prepare(
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
-    warn_without_effect(**storage_without_effect(model, spill))
+    without_effect = storage_without_effect(model, spill)
+    if screen is None and not model.bidirectional:
+        without_effect["memory"] = "the model is causal, and there is no --screen"
+    warn_without_effect(**without_effect)
     job = prepare_mutations(opened, model, regions, settings, screen=screen)
     if job.job.warning is not None:
         log(job.job.warning)

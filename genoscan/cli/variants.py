@@ -133,6 +133,8 @@ def command(
     else:
         check_tracks(tracks, top_tracks, outputs, masked=options["masked"])
     job = prepare(genome=genome, variants_path=variants_path, texts=texts, **options)
+    if tracks is None and not job.model.bidirectional:
+        warn_without_effect(memory="the model is causal, and there are no --tracks")
     total = job.positions + (0 if tracks is None else expected_positions(job, top_tracks))
     with progress(total, len(job.table.alleles), "alleles") as advance:
         scores, messages = write_variants(
@@ -172,11 +174,10 @@ def prepare(
         without_effect["seed"] = "without --background"
     warn_without_effect(**without_effect)
     job = prepare_variants(opened, model, table, settings)
-    statuses = [allele_status(allele, job.model, job.target, settings) for allele in table.alleles]
-    scored, reasons = _count(statuses)
-    if reasons and not scored:
+    if table.alleles and not job.n_observed:
+        _, reasons = _count([allele_status(allele, job.model, job.target, settings) for allele in table.alleles])
         source = variants_path or "--variant"
-        raise InputError(f"{source}: none of {len(statuses):,} alleles can be scored: {_list(reasons)}")
+        raise InputError(f"{source}: none of {len(table.alleles):,} alleles can be scored: {_format(reasons)}")
     if job.warning is not None:
         log(job.warning)
     return job
@@ -206,7 +207,7 @@ def _count(status: "Sequence[str]") -> tuple[int, Counter[str]]:
     return counts.pop("ok", 0), counts
 
 
-def _list(reasons: Counter[str]) -> str:
+def _format(reasons: Counter[str]) -> str:
     return "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
@@ -217,7 +218,7 @@ def _report(status: "Sequence[str]", seconds: float) -> None:
     scored, reasons = _count(status)
     log(f"{scored:,} of {len(status):,} alleles scored in {seconds:.1f} s ({scored / max(seconds, 1e-9):,.1f}/s)")
     if reasons:
-        log(f"not scored: {_list(reasons)}")
+        log(f"not scored: {_format(reasons)}")
     other_ref = sum(reason.startswith(OTHER_REF) for reason in status)
     if other_ref > 0.1 * len(status):
         log(f"{other_ref:,} alleles have another REF than the genome: are they of another assembly?")

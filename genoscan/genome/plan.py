@@ -208,7 +208,8 @@ def plan(
         raise InputError(f"--strand {strand}: expected +, -, both or bed")
     windows = []
     for scored in regions:
-        size = sizes[check_bounds(scored, sizes, clip=False).chrom]
+        check_bounds(scored, sizes, clip=False)
+        size = sizes[scored.chrom]
         for direction in _directions(scored, strand):
             span, outputs = as_read(scored, direction, size), None
             if target is not None:

@@ -142,8 +142,10 @@ def parse_place(text: str, sizes: Mapping[str, int], *, option: str) -> Region:
     InputError
         As for `parse_region`.
     """
-    _, colon, position = text.rpartition(":")
-    return parse_region(f"{text}-{position}" if colon and "-" not in position else text, sizes, option=option)
+    position = text.rpartition(":")[2]
+    # A name can end in a colon and digits, too.
+    alone = text.strip() not in sizes and re.fullmatch(r"[\d,]+", position.strip(), re.ASCII)
+    return parse_region(f"{text.strip()}-{position.strip()}" if alone else text, sizes, option=option)
 
 
 def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:

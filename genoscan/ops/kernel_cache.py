@@ -55,10 +55,10 @@ class _Files(IndexDataCacheFile):
 
     Notes
     -----
-    numba numbers these files instead, in the order in which overloads are saved: two processes that compile different
-    overloads at the same time write to the same file, and one of them later runs the code of the other. It also
-    takes the stamp of a function's own file alone, so that its code remains in use after a change of a function that
-    was inlined into it. A file that is cut off, or that cannot be written because the disk is full, ends the program.
+    numba numbers these files in the order in which overloads are saved, without a lock: of two processes that compile
+    different overloads at the same time, one can overwrite the file of the other, whose code is then loaded for both
+    signatures. numba also compares only the source file of the function itself, and not those of functions that are
+    inlined into it. It raises an error if a file is truncated, or cannot be written because the disk is full.
     """
 
     def __init__(self, folder: str, name: str, stamp: object) -> None:

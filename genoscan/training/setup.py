@@ -329,8 +329,8 @@ def check_tests(tests: Sequence[Genome], split: Split) -> None:
     Raises
     ------
     InputError
-        If a genome contains a sequence of the training genomes, or hardly any A, C, G and T, or if two have the same
-        name.
+        If a genome contains a sequence of the training genomes, or fewer than two A, C, G and T, or if two have
+        the same name.
     """
     used = {sequence.m5: sequence.name for sequence in split.sequences}
     names: set[str] = set()
