@@ -342,12 +342,13 @@ def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
     """Train Mamba, Mamba-2 and PD-SSM on the tasks of mechanistic architecture design.
 
     in-context-recall, fuzzy-recall, noisy-recall, selective-copying, compression and memorisation
-    (arXiv 2403.17844), or all of them; with --by-size in-context-recall-by-size,
-    selective-copying-by-size and selective-copying-by-states. docs/pd-ssm.md describes set-up and
-    tasks. Each writes TASK.csv, .json, .html and .png as `paper` does; an interrupted run resumes
-    after the last finished seed. Tables of tasks in the folder are joined in mechanistic.csv, and
-    their learning curves in mechanistic.html and .png. Different tasks may run at the same time with
-    the same folder.
+    (arXiv 2403.17844), or all of them; with --by-size in-context-recall-by-vocabulary, -by-length
+    and -by-noise, the same for selective-copying, and selective-copying-by-states. docs/pd-ssm.md
+    describes set-up and tasks. Each writes TASK.csv, .json, .html and .png as `paper` does; an
+    interrupted run resumes after the last finished seed. Tables of tasks in the folder are joined in
+    mechanistic.csv, and their learning curves in mechanistic.html and .png; by-size.html and .png
+    join vocabularies, lengths and noise with the tasks in their own size. Different tasks may run at
+    the same time with the same folder.
 
     \b
     Example:
@@ -356,12 +357,18 @@ def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
     """
     from benchmarks.mechanistic import axes, experiments, states, summary
 
-    _run(axes.EXPERIMENTS | states.EXPERIMENTS if by_size else experiments.EXPERIMENTS, names, **where)
-    if not by_size:
-        folder = where["folder"]
-        means = summary.write(folder, summary.tables(folder, quick=where["quick"]), log)
-        click.echo(f"accuracy on test, mean of seeds:\n{means.to_string(float_format='{:.1%}'.format)}")
-        click.echo(folder / f"{summary.NAME}.html")
+    folder, quick = where["folder"], where["quick"]
+    if by_size:
+        _run(axes.EXPERIMENTS | states.EXPERIMENTS, names, **where)
+        summary.write_by_size(
+            folder, summary.tables(folder, experiments.EXPERIMENTS | axes.EXPERIMENTS, quick=quick), log
+        )
+        click.echo(folder / f"{summary.BY_SIZE}.html")
+        return
+    _run(experiments.EXPERIMENTS, names, **where)
+    means = summary.write(folder, summary.tables(folder, experiments.EXPERIMENTS, quick=quick), log)
+    click.echo(f"accuracy on test, mean of seeds:\n{means.to_string(float_format='{:.1%}'.format)}")
+    click.echo(folder / f"{summary.NAME}.html")
 
 
 @cli.command("language")

@@ -1,7 +1,7 @@
 """The mechanistic tasks ask what they say, models have equal weights, one learns, and the command runs and resumes."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from commands import benchmark
 
 from benchmarks.learning import UNKNOWN
-from benchmarks.mechanistic import axes, experiments, states
+from benchmarks.mechanistic import axes, experiments, states, summary
 from benchmarks.mechanistic.experiments import EXPERIMENTS, QUICK, base_run, kinds
 from benchmarks.mechanistic.learn import Mixer, Run, accuracy_without_memory, build, learn, n_weights, width_of
 from benchmarks.mechanistic.tasks import MOTIF, N_NOISE, TASKS, Size, facts, n_copied
@@ -217,6 +217,32 @@ def test_models_by_size_have_equal_weights() -> None:
             assert max(found) <= 1.02 * min(found)
 
 
+def test_sizes_differ_from_their_task_in_one_value_and_are_joined_with_it() -> None:
+    tables = {}
+    for name, experiment in axes.EXPERIMENTS.items():
+        task, axis = name.split("-by-")
+        runs = [Run(**cell.settings) for cell in experiment.cells(False)]
+        assert all(
+            replace(run, **{axis: getattr(base_run(task), axis)}, kind="mamba") == base_run(task) for run in runs
+        )
+        assert all(getattr(run, axis) != getattr(base_run(task), axis) for run in runs)
+        tables[name] = pd.DataFrame([asdict(run) | {"test": 0.5} for run in runs])
+        tables[task] = pd.DataFrame([asdict(base_run(task)) | {"test": 0.4, "seed": seed} for seed in (1, 2)])
+    page = axes.draw_all(tables)
+    mamba = [line for line in page.data if line.name == "Mamba"]
+    assert [list(line.x) for line in mamba] == [
+        [16, 32, 64, 128],
+        [64, 128, 256],
+        [0, 0.2, 0.4, 0.6, 0.8],
+        [16, 32, 64, 128],
+        [32, 64, 128],
+        [0.5, 0.7, 0.85, 0.95],
+    ]
+    # A size that is not measured yet leaves its panel without a value.
+    del tables["selective-copying-by-noise"]
+    assert len(axes.draw_all(tables).data) < len(page.data)
+
+
 def test_blocks_have_as_many_states_as_stated() -> None:
     for cell in states.EXPERIMENTS["selective-copying-by-states"].cells(False):
         run = Run(**cell.settings)
@@ -320,5 +346,6 @@ def test_every_task_runs(tmp_path: Path, option: tuple[str, ...]) -> None:
     assert done.code == 0, done.err
     for name in axes.EXPERIMENTS if option else EXPERIMENTS:
         assert set(pd.read_csv(tmp_path / f"{name}.csv").kind) == set(kinds())
+    assert (tmp_path / f"{summary.BY_SIZE if option else summary.NAME}.html").exists()
     for name in states.EXPERIMENTS if option else ():
         assert set(pd.read_csv(tmp_path / f"{name}.csv").kind) == {"mamba", "activated"}

@@ -1,4 +1,4 @@
-"""All tasks as one table, task x model x seed, and one figure of learning curves."""
+"""All tasks as one table, task x model x seed, and one figure of learning curves; one figure of all sizes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,21 +6,23 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
+from benchmarks.experiment import Experiment
 from benchmarks.figure import panels
-from benchmarks.mechanistic.experiments import EXPERIMENTS, LABELS, draw_curves, results
+from benchmarks.mechanistic import axes
+from benchmarks.mechanistic.experiments import LABELS, draw_curves, results
 from benchmarks.mechanistic.tasks import TASKS
 from benchmarks.run import write_figure, write_table
 
-NAME = "mechanistic"
+NAME, BY_SIZE = "mechanistic", "by-size"
 _COLUMNS = ["task", "kind", "seed", "step", "validation", "test", "weights", "width", "seconds", "failure"]
 
 
-def tables(folder: Path, *, quick: bool) -> dict[str, pd.DataFrame]:
-    """Return the tables of the tasks that the folder contains with all kinds and seeds, by task."""
-    paths = {task: folder / f"{task}.csv" for task in TASKS}
-    found = {task: pd.read_csv(path) for task, path in paths.items() if path.exists()}
-    cells = {task: {cell.name for cell in EXPERIMENTS[task].cells(quick)} for task in found}
-    return {task: table for task, table in found.items() if set(table.cell) == cells[task]}
+def tables(folder: Path, experiments: Mapping[str, Experiment], *, quick: bool) -> dict[str, pd.DataFrame]:
+    """Return the tables that the folder contains with all cells, by experiment."""
+    paths = {name: folder / f"{name}.csv" for name in experiments}
+    found = {name: pd.read_csv(path) for name, path in paths.items() if path.exists()}
+    cells = {name: {cell.name for cell in experiments[name].cells(quick)} for name in found}
+    return {name: table for name, table in found.items() if set(table.cell) == cells[name]}
 
 
 def write(folder: Path, found: Mapping[str, pd.DataFrame], report: Callable[[str], object]) -> pd.DataFrame:
@@ -30,6 +32,12 @@ def write(folder: Path, found: Mapping[str, pd.DataFrame], report: Callable[[str
     write_figure(_draw(found).update_layout(title_text="mechanistic tasks"), folder / NAME, report)
     means = runs.pivot_table(index="task", columns="kind", values="test", sort=False)
     return means.reindex(columns=list(LABELS)).rename(columns={kind: label for kind, (label, _) in LABELS.items()})
+
+
+def write_by_size(folder: Path, found: Mapping[str, pd.DataFrame], report: Callable[[str], object]) -> None:
+    """Write the figure of all sizes, from tables of tasks and of their axes."""
+    figure = axes.draw_all(found).update_layout(title_text="mechanistic tasks by size, one seed")
+    write_figure(figure, folder / BY_SIZE, report)
 
 
 def _draw(found: Mapping[str, pd.DataFrame]) -> go.Figure:
