@@ -28,7 +28,7 @@ _BETTER = 0.05
 _BATCH = 64
 """Stories that are evaluated at once."""
 
-_SIZES: dict[str, dict[str, Any]] = {"swaps-of-three": {"steps": 2_000}, "moves": {"steps": 2_000}}
+_SIZES: dict[str, dict[str, Any]] = {"swaps-of-three": {"steps": 2_000}, "moves": {"steps": 1_000}}
 """Settings of runs that differ from those of `ProbeRun`."""
 
 
