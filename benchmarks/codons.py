@@ -58,12 +58,12 @@ class Run:
     equal: Literal["bases", "time"] = "bases"
     weights: int = 120_000
     n_layers: int = 4
-    steps: int = 600
+    steps: int = 300
     window: int = 4_096
     batch: int = 4
     rate: float = 4e-3
-    warm_up: int = 60
-    every: int = 50
+    warm_up: int = 30
+    every: int = 25
 
 
 def experiment(training: Path, test: Path) -> Experiment:
