@@ -74,10 +74,6 @@ def job_settings(job: VariantJob) -> dict[str, Any]:
         "seed": options.seed,
         "shared_end": options.shared_end,
         "tolerance": options.tolerance,
-        "tile": model.method.tile,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "threads": torch.get_num_threads(),
     }
 
 

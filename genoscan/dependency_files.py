@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from genoscan.dependency import compute_map
 from genoscan.dependency_map import DependencyMap
@@ -159,10 +158,6 @@ def _settings(plan: MapPlan) -> dict[str, Any]:
         "strand": "both" if len(plan.strands) > 1 else plan.strands[0],
         "context": plan.context,
         "regions": region_records([region]),
-        "tile": plan.model.method.tile,
-        "dtype": str(plan.model.dtype).removeprefix("torch."),
-        "device": plan.model.device.type,
-        "threads": torch.get_num_threads(),
     }
 
 

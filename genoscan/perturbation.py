@@ -217,8 +217,6 @@ def write_response(
         },
         "window": region_records([found.window])[0],
         "regions": region_records([found.region]),
-        "tile": model.method.tile,
-        "dtype": str(model.dtype).removeprefix("torch."),
         "seconds": time.monotonic() - started,
     }
     with atomic_files() as files:

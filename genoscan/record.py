@@ -29,8 +29,17 @@ PATH = "path"
 
 
 def model_record(model: Model) -> dict[str, Any]:
-    """Return the version of genoscan, and the name and checksums of the model."""
-    return {"version": __version__, "model": model.name, "model_sha256": model.sha256, "weights": model.weights_sha256}
+    """Return genoscan's version, name and checksums of the model, and the settings on which rounding depends."""
+    return {
+        "version": __version__,
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "weights": model.weights_sha256,
+        "tile": model.method.tile,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -66,10 +75,6 @@ def input_settings(
         **model_record(model),
         "sequences": sequence_records(genome, (region.chrom for region in regions)),
         "windows": digest.hexdigest(),
-        "tile": model.method.tile,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "threads": torch.get_num_threads(),
         **({} if warning is None else {"warning": warning}),
     }
 

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float64
 
 from genoscan.engine.methods import Progress, ignore
@@ -220,10 +219,6 @@ def measurement_settings(prepared: Measurement) -> dict[str, Any]:
         "regions": region_records(regions),
         "long window": [prepared.grid.context, prepared.grid.reach],
         "windows": list(map(list, prepared.grid.pairs)),
-        "tile": model.method.tile,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "threads": torch.get_num_threads(),
     }
 
 
