@@ -82,9 +82,12 @@ def run_workflow(arguments: Sequence[str]) -> int:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # Programs inherit SIG_IGN, but no handlers: Snakemake ends at SIGINT, also if genoscan ignores Ctrl-C.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    # The jobs run this genoscan, also if its environment is not activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     # In a separate process group, so that Ctrl-C in a terminal does not interrupt Snakemake directly, and again while
     # it shuts down. A group in the background cannot read from the terminal.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+    environment = os.environ | {"PATH": path}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, env=environment)
     try:
         return _wait(process)
     except BaseException as error:

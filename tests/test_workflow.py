@@ -15,7 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from commands import ROOT, Outcome, bases, genoscan, tiny_model, write_fasta
+from commands import ROOT, Outcome, bases, edited_model, genoscan, tiny_model, write_fasta
 
 SNAKEFILE = ROOT / "workflows" / "Snakefile"
 HOSTILE = """$(touch ran) `touch ran`;touch ran;'x' "y" & #*"""
@@ -111,6 +111,17 @@ def test_shards_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
     check_effects(job, tmp_path / "run" / "results")
 
 
+@pytest.mark.slow
+def test_another_model_in_the_same_folder_is_read(job: Path, tmp_path: Path) -> None:
+    snakemake(job, tmp_path / "run")
+    edited_model(Path(yaml.safe_load(job.read_text())["runs"]["peaks"]["model"]))
+    said = snakemake(job, tmp_path / "run", "-n")
+    for rule in ("attribute", "merge", "variants", "mutate"):
+        assert f"rule {rule}:" in said
+    snakemake(job, tmp_path / "run")
+    assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
+
+
 def check_effects(job: Path, results: Path) -> None:
     """Check that effects of variants and substitutions are those of the commands."""
     config = yaml.safe_load(job.read_text())
@@ -133,6 +144,7 @@ def test_variants_without_runs(job: Path, tmp_path: Path) -> None:
     job.write_text(yaml.safe_dump(config))
     said = snakemake(job, tmp_path / "run", "-n")
     assert "results/variants/calls.vcf.gz" in said
+    assert "model/model.safetensors" in said
     assert "attribute" not in said
     del config["variants"]
     job.write_text(yaml.safe_dump(config))
@@ -172,14 +184,15 @@ def test_killed_and_run_again(job: Path, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     shards = folder / "results" / "shards" / "peaks"
-    while not list(shards.glob("*.bw")):
+    while not list(shards.glob("*.bw.json")):
         assert running.poll() is None
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert not (folder / "results" / "peaks.bw").exists()
     snakemake(job, folder, "--unlock")
-    snakemake(job, folder, "--rerun-incomplete")
+    again = snakemake(job, folder, "--rerun-incomplete")
+    assert again.count("rule attribute:") == 1  # only of the shard that was not finished
     assert (folder / "results" / "peaks.bw").read_bytes() == whole(job)
 
 
@@ -259,6 +272,16 @@ def test_the_workflow_that_comes_along(
     assert "pip install snakemake" in genoscan("workflow", "run").err
 
 
+def test_jobs_run_the_genoscan_that_runs_the_workflow(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    done = genoscan("workflow", "run", "--configfile", job, "--cores", "1", "results/plan.json")
+    assert done.code == 0, done.err
+    assert (tmp_path / "results" / "plan.json").exists()
+
+
 def test_a_misspelt_key_is_an_error(job: Path, tmp_path: Path) -> None:
     job.write_text(job.read_text().replace("shards:", "sahrds:"))
     with pytest.raises(AssertionError, match="Error: config: top level: found the key sahrds, did you mean shards\\?"):
@@ -301,6 +324,8 @@ PROBLEM = (SNAKEFILE.parent / "rules" / "config.smk").read_text().split("\ntry:\
             {"runs": {"index": {"regions": "b"}}},
             "runs: found index, expected letters, digits and _ . -, neither index nor ending in .report",
         ),
+        ({"runs": {2024: {"regions": "b"}}}, "runs: found 2024, expected text: write the name in quotation marks"),
+        ({"variants": {1.5: {"file": "b"}}}, "variants: found 1.5, expected text: write the name in quotation marks"),
         ({"runs": {"x" * 200: {"regions": "b"}}}, f"runs: found {'x' * 200}, expected at most 100 characters"),
     ],
 )

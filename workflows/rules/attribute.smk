@@ -5,6 +5,7 @@ rule attribute:
     input:
         genome=genome,
         regions=regions,
+        model=run_model,
         plan=ancient("results/plan.json"),
     output:
         scores=temp("results/shards/{run}/{shard}.bw"),

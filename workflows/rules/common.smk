@@ -56,6 +56,25 @@ def mutated_regions(wildcards):
     return given(config["mutations"][wildcards.mutations]["regions"])
 
 
+def model_files(entry):
+    """Return the files of the entry's model if it is a folder, so that a model that was trained again is read again."""
+    names = ("config.json", "model.safetensors") if "model" in entry else ()
+    files = [Path(entry["model"], name) for name in names]
+    return [given(str(path)) for path in files if path.is_file()]
+
+
+def run_model(wildcards):
+    return model_files(config["runs"][wildcards.run])
+
+
+def variants_model(wildcards):
+    return model_files(config["variants"][wildcards.variants])
+
+
+def mutations_model(wildcards):
+    return model_files(config["mutations"][wildcards.mutations])
+
+
 def entries(wildcards):
     """Return the inputs of all runs, variants and mutations."""
     own = ("runs.", "variants.", "mutations.")

@@ -55,6 +55,8 @@ def problems(error):
         expected = f"one of {', '.join(value)}"
     elif error.validator == "type":
         expected = types[value]
+        if "propertyNames" in error.absolute_schema_path:
+            expected = "text: write the name in quotation marks"
         if isinstance(error.instance, str):
             yield f'{key}: found the text "{error.instance}", expected {expected}'
             return

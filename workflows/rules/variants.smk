@@ -5,6 +5,7 @@ rule variants:
     input:
         genome=genome,
         variants=variants,
+        model=variants_model,
         plan=ancient("results/plan.json"),
     output:
         vcf="results/variants/{variants}.vcf.gz",
@@ -34,6 +35,7 @@ rule mutate:
     input:
         genome=genome,
         regions=mutated_regions,
+        model=mutations_model,
         plan=ancient("results/plan.json"),
     output:
         archive="results/mutations/{mutations}.npz",
