@@ -730,8 +730,9 @@ class TestTrain:
         self, genome: Path, attribute: Callable[..., str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         other = write_fasta(tmp_path_factory.mktemp("other") / "other.fa", {"other": bases(300, 7), "empty": ""})
-        self.train(genome, tmp_path / "made", "--test", other)
+        self.train(genome, tmp_path / "made", "--test", other, "--trained-on", "random bases")
         assert "| other.fa |" in (tmp_path / "made" / "README.md").read_text()
+        assert json.loads((tmp_path / "made" / "config.json").read_text())["trained_on"] == "random bases"
         assert {path.name for path in (tmp_path / "made").iterdir()} == {
             "README.md",
             "config.json",

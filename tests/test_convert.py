@@ -130,7 +130,7 @@ def test_a_record_of_another_track_does_not_stay(tmp_path: Path) -> None:
 def test_a_bigwig_that_is_cut_off_anywhere(tmp_path: Path) -> None:
     """One line each, from a process that could have crashed."""
     track = write(tmp_path / "x.bw", random_scores(1))
-    whole, cut = track.read_bytes(), tmp_path / "cut.bw"
+    cut = tmp_path / "cut.bw"
     script = (
         "import sys\nfrom pathlib import Path\nfrom genoscan.errors import InputError\n"
         "from genoscan.tracks.reader import BigWig\n"
@@ -145,9 +145,7 @@ def test_a_bigwig_that_is_cut_off_anywhere(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, track, cut], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr[-500:])
-    # Zoom levels and what closes the file come last: nothing else may be missing.
-    read = [int(line) for line in done.stdout.split()]
-    assert len(whole) - min(read, default=len(whole)) < len(whole) / 2
+    assert not done.stdout
 
 
 def test_files_that_are_no_tracks(tmp_path: Path) -> None:

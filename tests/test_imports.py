@@ -25,6 +25,13 @@ def test_attribution_needs_no_library_for_tables_or_figures() -> None:
             assert chain is None, " imports ".join(chain)
 
 
+def test_only_command_lines_import_click() -> None:
+    graph = grimp.build_graph("genoscan", "benchmarks", include_external_packages=True)
+    users = graph.find_modules_that_directly_import("click")
+    assert "genoscan.cli.attribute" in users
+    assert {user for user in users if not user.startswith(("genoscan.cli", "benchmarks.cli"))} == set()
+
+
 def test_contributing_lists_the_layers_that_are_checked() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (checked,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")

@@ -10,6 +10,7 @@ import torch
 from commands import genoscan
 from headed import write_headed
 from test_variants import CHROM, SIZE, loaded, sequences
+from toys import genome as random_codes
 from truth import models
 
 from genoscan.genome.alphabet import decode, reverse_complement
@@ -121,10 +122,18 @@ def test_screens_are_first_order_apart_from_the_largest(tmp_path: Path, kind: st
 
 def test_a_tolerance_is_kept_on_a_long_window(tmp_path: Path) -> None:
     model, _ = loaded(tmp_path, "mamba", tile=256)
-    genome = sequences(0)
-    exact = run(genome, model, [tmp_path / "o.npz"])
-    near = run(genome, model, [tmp_path / "o.npz"], tolerance=1e-3)
-    assert near.raw == pytest.approx(exact.raw, abs=1e-3)
+    genome = SequenceGenome({CHROM: random_codes(3_000)[0].numpy()})
+    found, positions = [], []
+    for tolerance in (None, 1e-3):
+        settings = VariantOptions(context=CONTEXT, reach=2_700, tolerance=tolerance)
+        job, count = prepare_mutations(genome, model, [REGION], settings), []
+        found.append(write_mutagenesis(job, [tmp_path / "o.npz"], progress=count.append).raw)
+        positions.append(sum(count))
+    exact, near = found
+    assert near == pytest.approx(exact, abs=1e-3)
+    # Copies were compared with the window, and some ended early.
+    assert not np.array_equal(near, exact, equal_nan=True)
+    assert positions[1] < positions[0] / 2
 
 
 @pytest.fixture

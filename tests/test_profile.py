@@ -187,6 +187,18 @@ def test_few_regions_and_none(tmp_path: Path) -> None:
     assert 'unknown suffix ".pdf", expected one of .html, .png, .tsv' in refused("-o", tmp_path / "p.pdf")
 
 
+@pytest.mark.parametrize(("point", "offset"), [("start", -2), ("center", -7), ("end", -12)])
+def test_offsets_are_from_the_point(tmp_path: Path, point: str, offset: int) -> None:
+    """The planted scores are two bases upstream of the starts of 11 bases, on both strands."""
+    bed = write_bed(tmp_path / "x.bed", planted(tmp_path / "x.bw"))
+    words = "track", "profile", tmp_path / "x.bw", "-R", bed, "--point", point, "--upstream", 15, "--downstream", 5
+    done = genoscan(*words, "--bin", 1, "-o", tmp_path / "p.tsv")
+    assert done.code == 0, done.err
+    table = pd.read_csv(tmp_path / "p.tsv", sep="\t")
+    assert table[table["mean"] == 5].first_offset.tolist() == [offset]
+    assert set(table["mean"]) == {1, 5}
+
+
 def test_rows_of_many_regions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number of rows, a heat map shows means of consecutive regions."""
     monkeypatch.setattr(profile_files, "_ROWS", 5)

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pysam
 import pysam.bcftools
 import pytest
@@ -592,9 +593,6 @@ def test_outputs_are_checked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_parquet(tmp_path: Path, genome: Genome) -> None:
-    pytest.importorskip("pyarrow")
-    import pandas as pd
-
     (tmp_path / "odd.vcf").write_text(odd_text())
     table = read_variants(tmp_path / "odd.vcf", genome)
     write(table, genome, tmp_path / "o.parquet")

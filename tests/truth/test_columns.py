@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -306,6 +307,7 @@ def test_targets_that_depend_on_nothing_are_refused(name: str, strand: str, load
         folder.mkdir()
         done = run(folder, model, case, "float32")
         assert done.code == 1 and len(done.err.strip().splitlines()) == 1, (case, done)
+        assert re.search("where no base can matter to it|nothing predicts that base", done.err), (case, done)
 
 
 def long_case(model: Model, name: str, length: int) -> Case:
