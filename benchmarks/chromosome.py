@@ -22,7 +22,8 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.alone import alone
-from benchmarks.threshold import Threshold, at_most
+from benchmarks.run import write_text
+from benchmarks.threshold import at_most, row
 from genoscan import pipeline, usage
 from genoscan.engine.recovery import Snapshots
 from genoscan.engine.target import Target
@@ -185,27 +186,25 @@ def measure(model: str, output: Path, *, length: int, threads: int, scratch: Pat
     apart = parts["shard"]["seconds"] + parts["merge"]["seconds"]
     most = max(part["extra_bytes"] for part in parts.values()) / 1e6
     rows = [
-        _row("track: time", parts["track"]["seconds"], "s", at_most(180)),
-        _row("shard and merge: time", apart, "s", at_most(180)),
-        _row("memory above the process, largest", most, "MB", at_most(300)),
-        _row("merged track differs from that of one run", float(not equal), "", at_most(0)),
+        row("track: time", parts["track"]["seconds"], "s", at_most(180)),
+        row("shard and merge: time", apart, "s", at_most(180)),
+        row("memory above the process, largest", most, "MB", at_most(300)),
+        row("merged track differs from that of one run", float(not equal), "", at_most(0)),
         *(
-            _row(f"{name}: {text}", parts[name][key] / size, unit)
+            row(f"{name}: {text}", parts[name][key] / size, unit)
             for name in parts
             for key, text, size, unit in _DETAILS
         ),
     ]
     document = {
-        "machine": machine.machine("cpu"),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **machine.circumstances("cpu"),
         "threads": threads,
         "load": os.getloadavg(),
         "bases": length,
         "model": model,
         "rows": rows,
     }
-    (output / "chromosome.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_text(output / "chromosome.json", json.dumps(document, indent=1) + "\n")
     return rows
 
 
@@ -217,8 +216,3 @@ _DETAILS = (
     ("file_bytes", "size of the file", 1e6, "MB"),
     ("zoom_levels", "zoom levels", 1, ""),
 )
-
-
-def _row(name: str, value: float, unit: str, threshold: Threshold | None = None) -> dict[str, Any]:
-    limit = {} if threshold is None else {"threshold": str(threshold), "met": threshold.met(value)}
-    return {"name": name, "value": value, "unit": unit, "threshold": "", "met": None} | limit

@@ -465,7 +465,7 @@ def codon_position(training: Path, test: Path, **where: Any) -> None:
 @MODEL
 @click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write variants.json.")
 @click.option("--count", default=2_000, show_default=True, metavar="N", help="Number of random substitutions.")
-@click.option("--quick", is_flag=True, help="Compare the memory of few variants only.")
+@click.option("--quick", is_flag=True, help="Check in a few minutes that everything runs: few variants, short windows.")
 @ENVIRONMENT
 def variants(
     genome: Path, model_name: str, output: Path, count: int, quick: bool, device: str, threads: int | None

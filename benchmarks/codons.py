@@ -15,8 +15,7 @@ import torch
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row, checksums
 from benchmarks.figure import OURS, THEIRS, add_curves, add_seeds, panels
 from benchmarks.genes.accuracy import class_accuracy, labelled_regions, predict
-from benchmarks.recurrent import Kind, block, closest_width, n_weights
-from benchmarks.threshold import at_most
+from benchmarks.recurrent import Kind, block, closest_width, equal_weights, n_weights
 from genoscan.genome.genome import open_genome
 from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import ModelConfig
@@ -38,8 +37,6 @@ _KINDS: dict[Blocks, tuple[Kind, ...]] = {
 _LABELS = {"mamba": ("Mamba", THEIRS[0]), "pd_ssm": ("PD-SSM", OURS[0]), "mixed": ("both, alternating", OURS[1])}
 _SEEDS = 1, 2
 _WIDTHS = range(16, 257)
-_EQUAL = 1.02
-"""Ratio of numbers of weights up to which they are called equal."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(f"{name}: accuracy on validation data", runs.validation.mean())
             yield Finding(f"{name}: steps", runs.step.mean())
             yield Finding(f"{name}: a run", runs.seconds.mean() / 60, "processor minutes")
-    yield Finding("most weights, of the fewest", rows.weights.max() / rows.weights.min(), "times", at_most(_EQUAL))
+    yield equal_weights(rows)
 
 
 def _draw(table: pd.DataFrame) -> go.Figure:

@@ -174,7 +174,7 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; return 1 if a row failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu"), help="folder for gpu.json")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/gpu"), help="folder for gpu.json")
     parser.add_argument("--dry-run", action="store_true", help="every row once, tiny, on the CPU, interpreted")
     parser.add_argument(
         "--budget", type=float, default=540, metavar="SECONDS", help="rows that do not fit are skipped (default: 540)"

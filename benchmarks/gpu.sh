@@ -11,11 +11,11 @@
 #     annotated-types biopython packaging platformdirs pydantic pydantic-core pyfaidx pysam \
 #     safetensors tqdm typing-extensions typing-inspection
 #
-# Writes gpu.json and gpu.log, the printed output, to $OUT or else benchmarks/results/gpu/.
+# Writes gpu.json and gpu.log, the printed output, to $OUT or else build/gpu/, and replaces earlier ones there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-output=${OUT:-benchmarks/results/gpu}
+output=${OUT:-build/gpu}
 mkdir -p "$output"
 if compgen -G "wheels/*.whl" >/dev/null; then
     site=$(mktemp -d)

@@ -1,10 +1,12 @@
 """Machine, versions and commit that numbers were measured on."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,16 +45,21 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+def circumstances(device: str) -> dict[str, Any]:
+    """Return machine, versions and commit, as the JSON of every benchmark contains them."""
+    return {"machine": machine(device), "versions": versions(), "commit": commit()}
+
+
 def commit() -> str | None:
-    """Return the checkout's commit, with "+changes" if sources differ; None without git."""
+    """Return the checkout's commit, with "+changes." and their checksum if sources differ; None without git."""
     if not (ROOT / ".git").exists():
         return None
     try:
         head = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *_SOURCES)
+        changes = _git("diff", "HEAD", "--", *_SOURCES)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+changes" if changed else "")
+    return head + (f"+changes.{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
 
 
 def _git(*arguments: str) -> str:

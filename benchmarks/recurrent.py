@@ -4,9 +4,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import pandas as pd
 import torch
 from torch import nn
 
+from benchmarks.experiment import Finding
+from benchmarks.threshold import at_most
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
@@ -16,6 +19,8 @@ Kind = Literal["mamba", "mamba2", "activated", "straight_through"]
 """Mamba, Mamba-2, or PD-SSM trained with one of the two estimators of surrogate.py."""
 
 Block = MambaConfig | Mamba2Config | PdSsmConfig
+
+_EQUAL = 1.02
 
 _HEAD = 64
 """Channels of a head of Mamba-2, as in its authors' models; in ours, a divisor of all channels."""
@@ -34,6 +39,11 @@ def block(kind: Kind, width: int) -> Block:
 def _head_dim(channels: int) -> int:
     divisors = [size for size in range(1, channels + 1) if channels % size == 0]
     return min(divisors, key=lambda size: abs(channels / size - channels / _HEAD))
+
+
+def mamba_blocks(width: int, n_layers: int) -> list[MambaConfig]:
+    """Return the blocks of a Mamba of 16 states per channel."""
+    return [MambaConfig(dt_rank=-(-width // 16))] * n_layers
 
 
 def block_of_states(kind: Kind, width: int, states: int) -> Block:
@@ -62,6 +72,12 @@ def surrogate(kind: Kind) -> Surrogate | None:
 def n_weights(model: nn.Module) -> int:
     """Return the number of weights that are trained."""
     return sum(part.numel() for part in model.parameters())
+
+
+def equal_weights(rows: pd.DataFrame) -> Finding:
+    """Return the ratio of the most and the fewest weights, which is called equal up to 1.02."""
+    ratio = rows.weights.max() / rows.weights.min()
+    return Finding("most weights, of the fewest", ratio, "times", at_most(_EQUAL))
 
 
 def closest_width(model: Callable[[int], nn.Module], weights: int, widths: Sequence[int]) -> int:

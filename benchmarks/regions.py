@@ -14,7 +14,8 @@ import torch
 
 from benchmarks import machine
 from benchmarks.clock import timed
-from benchmarks.threshold import Threshold, at_least, at_most
+from benchmarks.run import write_text
+from benchmarks.threshold import at_least, at_most, row
 from genoscan.genome.genome import Genome, open_genome
 from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
@@ -59,19 +60,9 @@ def compare(
     errors = [float(np.linalg.norm((c - truth)[known]) / np.linalg.norm(truth[known])) for c in (joined, apart)]
     seconds = {"joined": joined_seconds, "apart": apart_seconds}
     return [
-        _row(f"{name}: times as fast as apart", apart_seconds / joined_seconds, "x", at_least(bar), seconds=seconds),
-        _row(f"{name}: error of joined windows", errors[0], "relative", at_most(errors[1]), apart=errors[1]),
+        row(f"{name}: times as fast as apart", apart_seconds / joined_seconds, "x", at_least(bar), seconds=seconds),
+        row(f"{name}: error of joined windows", errors[0], "relative", at_most(errors[1]), apart=errors[1]),
     ]
-
-
-def _row(name: str, value: float, unit: str, threshold: Threshold, **details: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "threshold": str(threshold),
-        "met": threshold.met(value),
-    } | details
 
 
 def measure(
@@ -97,13 +88,11 @@ def measure(
     tiles = tiled_regions(chrom, size, 2_114)
     rows += compare(genome, model, tiles, "+", f"{len(tiles):,} tiles of 2,114 bp", 2.5)
     document = {
-        "machine": machine.machine(device),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **machine.circumstances(device),
         "threads": torch.get_num_threads(),
         "genome": genome_path.name,
         "model": model_name,
         "rows": rows,
     }
-    (output / "regions.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_text(output / "regions.json", json.dumps(document, indent=1) + "\n")
     return rows

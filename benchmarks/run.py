@@ -51,7 +51,7 @@ def run(
     """
     cells = experiment.cells(environment.quick)
     record, rows = _resumed(folder / name, _record(name, experiment, environment, cells), len(cells))
-    _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     done = {row["cell"] for row in rows}
     for cell in cells:
         if cell.name not in done:
@@ -62,7 +62,7 @@ def run(
     table = pd.read_csv(folder / f"{name}.csv")
     findings = list(experiment.findings(table))
     record["findings"] = [_plain(finding, judged=not environment.quick) for finding in findings]
-    _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     figure = experiment.draw(table).update_layout(title_text=f"{name}: {experiment.title}")
     write_figure(figure, folder / name, report)
     return findings
@@ -75,9 +75,7 @@ def _record(name: str, experiment: Experiment, environment: Environment, cells: 
         "title": experiment.title,
         "setup": experiment.setup,
         "data": dict(experiment.data),
-        "machine": machine.machine(environment.device),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **machine.circumstances(environment.device),
         "settings": asdict(environment),
         "cells": _sha256(cells),
     }
@@ -92,8 +90,7 @@ def _sha256(cells: Sequence[Cell]) -> str:
 def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str, Any], list[Row]]:
     """Return record and rows of an earlier run with the same settings, or a fresh record.
 
-    A complete run keeps its set-up, machine and versions; only figure and findings are made anew. Files from before
-    the cells were recorded have no "cells".
+    A complete run keeps its set-up, machine and versions; only figure and findings are made anew.
     """
     known, table = path.with_suffix(".json"), path.with_suffix(".csv")
     if not known.exists() or not table.exists():
@@ -102,10 +99,11 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
         found = json.loads(known.read_text(encoding="utf-8"))
         rows = pd.read_csv(table)
         measured = {key: found[key] for key in ("machine", "versions", "commit")}
-        settings = {"settings": found["settings"], "data": found.get("data", {})}
-        settings["cells"] = found.get("cells", record["cells"])
+        settings = {key: found[key] for key in ("settings", "data", "cells")}
         described = {key: found[key] for key in ("title", "setup")}
-    except (OSError, ValueError, KeyError) as error:
+    except KeyError as error:
+        raise InputError(f"{known}: without {error}, from an earlier version: name another folder") from None
+    except (OSError, ValueError) as error:
         raise InputError(f"{known}: is there already and cannot be read: {error}") from None
     must = settings if rows["cell"].nunique() >= n_cells else settings | measured
     if differing := [key for key in must if must[key] != record[key]]:
@@ -113,8 +111,7 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
             f"{known}: was measured with another {' and '.join(differing)}: name another folder, or remove it"
         )
     named = (dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False))
-    # What an older file does not contain is not known, even if it is complete.
-    return {key: value for key, value in record.items() if key in found} | measured | described, list(named)
+    return record | measured | described, list(named)
 
 
 def _plain(finding: Finding, *, judged: bool) -> dict[str, Any]:
@@ -139,14 +136,15 @@ def lines(findings: list[Finding], *, judged: bool) -> Iterator[str]:
         yield f"  {finding.name:<{width}}  {value:>14}  {bar} {met}".rstrip()
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, replacing the file at once."""
     with atomic_write(path) as part, os_errors(path):
         part.write_text(text, encoding="utf-8")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, replacing the file at once."""
-    _write(path, table.to_csv(index=False))
+    write_text(path, table.to_csv(index=False))
 
 
 def write_figure(figure: go.Figure, stem: Path, report: Callable[[str], object]) -> None:

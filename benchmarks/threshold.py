@@ -1,6 +1,7 @@
 """Thresholds that measurements are compared with."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,9 @@ def at_least(limit: float) -> Threshold:
 def at_most(limit: float) -> Threshold:
     """Return the threshold `<= limit`."""
     return Threshold("<=", limit)
+
+
+def row(name: str, value: float, unit: str, threshold: Threshold | None = None, **details: Any) -> dict[str, Any]:
+    """Return a measured number with its threshold, if any, as in the JSON of benchmarks that are no experiments."""
+    met = None if threshold is None else threshold.met(value)
+    return {"name": name, "value": value, "unit": unit, "threshold": str(threshold or ""), "met": met, **details}

@@ -15,7 +15,8 @@ from torch import Tensor
 from benchmarks import machine
 from benchmarks.alone import alone
 from benchmarks.clock import timed
-from benchmarks.threshold import Threshold, at_least, at_most
+from benchmarks.run import write_text
+from benchmarks.threshold import at_least, at_most, row
 from genoscan import usage
 from genoscan.change_effects import change_effects
 from genoscan.edit_effects import edit_effects
@@ -36,11 +37,13 @@ _COMPARED = 64
 """Number of variants for which whole windows are run."""
 _ROUNDS = 3
 WINDOW = 100_000
-MUTATED = {"98,001-99,000": (98_000, 99_000), "49,501-50,500": (49_500, 50_500)}
-_BASES = 11
+MUTATED = 98_000, 49_500
+"""First positions of the mutated parts."""
+
+_BASES = 16
 """Number of bases, evenly spaced in a mutated part, whose substitutions are compared with whole passes.
 
-They fill a batch of 32 copies, as two threads run them.
+Their copies fill three batches of 16, which two threads run with tiles of 1,024.
 """
 
 
@@ -69,7 +72,7 @@ def effects_of(job: VariantJob, output: Path) -> Effects:
 def whole_windows(model: Model, rows: Tensor) -> Tensor:
     """Return the log-likelihood of windows of equal length, run in batches as edited copies are."""
     target = whole_window(rows, model.columns(), model.label_offset)
-    side_by_side = max(1, 2 * model.method.tile // STEP)
+    side_by_side = max(1, model.method.tile // STEP)
 
     def run(start: int) -> Tensor:
         part = slice(start, min(start + side_by_side, len(rows)))
@@ -83,11 +86,6 @@ def whole_windows(model: Model, rows: Tensor) -> Tensor:
 
     with workers(torch.get_num_threads() if model.device.type == "cpu" else 0) as threads:
         return torch.cat(threads.run([partial(run, start) for start in range(0, len(rows), side_by_side)]))
-
-
-def _row(name: str, value: float, unit: str, threshold: Threshold | None = None, **details: Any) -> dict[str, Any]:
-    met = None if threshold is None else threshold.met(value)
-    return {"name": name, "value": value, "unit": unit, "threshold": str(threshold or ""), "met": met, **details}
 
 
 def variants(genome_path: Path, model: Model, count: int, folder: Path) -> list[dict[str, Any]]:
@@ -117,16 +115,18 @@ def variants(genome_path: Path, model: Model, count: int, folder: Path) -> list[
     # The reference is read from the stretch's first base, whole windows from `context` bases before the variant.
     difference = np.abs(found.delta[kept] - deltas).max()
     return [
-        _row("variants: times as fast as two whole windows", median(ratios), "x", at_least(5), rounds=ratios),
-        _row("variants: per second", 1 / median(ours), "/s", seconds=ours, count=count),
-        _row("variants: largest difference due to the left edge", float(difference), "nats"),
+        row("variants: times as fast as two whole windows", median(ratios), "x", at_least(5), rounds=ratios),
+        row("variants: per second", 1 / median(ours), "/s", seconds=ours, count=count),
+        row("variants: largest difference due to the left edge", float(difference), "nats"),
     ]
 
 
-def mutagenesis(genome_path: Path, model: Model, precise: Model, tolerance: float) -> list[dict[str, Any]]:
+def mutagenesis(
+    genome_path: Path, model: Model, precise: Model, tolerance: float, length: int = 1_000
+) -> list[dict[str, Any]]:
     """Compare substitutions of parts of a long window with a forward pass of the window for each.
 
-    `precise` is the model in float64, whose passes are the truth.
+    `precise` is the model in float64, whose passes are the truth; the parts have `length` bases.
     """
     genome = open_genome(genome_path)
     chrom = next(iter(genome.sizes))
@@ -136,9 +136,12 @@ def mutagenesis(genome_path: Path, model: Model, precise: Model, tolerance: floa
     again, _ = timed(lambda: _pass(model, codes), model.device.type)
     precise_whole = _pass(precise, codes)
     one_pass = min(seconds, again)
-    for name, (first, last) in MUTATED.items():
+    for first in MUTATED:
+        last = first + length
+        name = f"{first + 1:,}-{last:,}"
         every = [Edit(at, at + 1, (b,), WINDOW) for at in range(first, last) for b in range(4) if b != codes[at]]
-        few = [e for e in every if (e.start - first) % ((last - first) // _BASES) == 0]
+        compared = set(np.linspace(first, last - 1, _BASES, dtype=int).tolist())
+        few = [edit for edit in every if edit.start in compared]
         started = time.perf_counter()
         exact = edit_effects(model, codes, few, Terms())
         # The reference is run once, whatever the number of substitutions.
@@ -146,7 +149,7 @@ def mutagenesis(genome_path: Path, model: Model, precise: Model, tolerance: floa
         total = one_pass + per_edit * len(every)
         bar = at_least(10) if first > WINDOW / 2 else at_least(1.8)
         found.append(
-            _row(f"mutate {name}: times as fast as a pass each", one_pass * len(every) / total, "x", bar, few=len(few))
+            row(f"mutate {name}: times as fast as a pass each", one_pass * len(every) / total, "x", bar, few=len(few))
         )
         copies = [codes.clone() for _ in few]
         for copy, edit in zip(copies, few, strict=True):
@@ -155,16 +158,16 @@ def mutagenesis(genome_path: Path, model: Model, precise: Model, tolerance: floa
         passes = np.array([_pass(model, copy) - whole for copy in copies[:3]])
         error, error_of_passes = (np.linalg.norm(a - truth) / np.linalg.norm(truth) for a in (exact.delta[:3], passes))
         details = {"passes": float(error_of_passes)}
-        found.append(_row(f"mutate {name}: error", float(error), "relative", at_most(1e-5), **details))
+        found.append(row(f"mutate {name}: error", float(error), "relative", at_most(1e-5), **details))
         started = time.perf_counter()
         near = edit_effects(model, codes, every, Terms(), tolerance=tolerance)
         seconds = time.perf_counter() - started
         bar = at_least(10)
         name = f"mutate {name}, tolerance {tolerance:g}"
-        found.append(_row(f"{name}: times as fast as a pass each", one_pass * len(every) / seconds, "x", bar))
+        found.append(row(f"{name}: times as fast as a pass each", one_pass * len(every) / seconds, "x", bar))
         index = {(edit.start, edit.codes): i for i, edit in enumerate(every)}
         worst = max(abs(near.delta[index[e.start, e.codes]] - exact.delta[i]) for i, e in enumerate(few))
-        found.append(_row(f"{name}: worst error of {len(few)}", float(worst), "nats", seconds=seconds))
+        found.append(row(f"{name}: worst error of {len(few)}", float(worst), "nats", seconds=seconds))
     return found
 
 
@@ -187,7 +190,7 @@ def tolerances(genome_path: Path, model: Model, count: int = 500, length: int = 
             "positions": sum(few),
             "positions_exact": sum(run),
         }
-        found.append(_row(f"tolerance {tolerance:g}: worst error of {count}", float(errors.max()), "nats", **details))
+        found.append(row(f"tolerance {tolerance:g}: worst error of {count}", float(errors.max()), "nats", **details))
     return found
 
 
@@ -215,7 +218,7 @@ def remainders(genome_path: Path, model: Model, count: int = 300, length: int = 
             left = np.abs(sums_of_one[-1] - np.array(sums_of_one))
             shares.append((int(np.argmax(left <= tolerance)) + 1) / len(left))
         name = f"variants: positions to be run if the remaining change were known, tolerance {tolerance:g}"
-        found.append(_row(name, 100 * float(np.mean(shares)), "%", count=len(edits), reach=reach))
+        found.append(row(name, 100 * float(np.mean(shares)), "%", count=len(edits), reach=reach))
     return found
 
 
@@ -237,7 +240,7 @@ def memory(genome: Path, model: str, counts: tuple[int, int], folder: Path, reac
     settings = {"genome": str(genome), "model": model, "reach": reach, "folder": str(folder)}
     few, many = (alone(peak, settings | {"count": count})["bytes"] for count in counts)
     name = f"variants: growth of memory from {counts[0]:,} to {counts[1]:,}"
-    return [_row(name, 100 * (many / few - 1), "%", at_most(5), bytes=[few, many])]
+    return [row(name, 100 * (many / few - 1), "%", at_most(5), bytes=[few, many])]
 
 
 def measure(
@@ -245,20 +248,18 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Measure all rows, and write them to variants.json in a folder."""
     model = load_model(model_name, device=device)
-    rows = variants(genome, model, count, output)
+    rows = variants(genome, model, min(count, 100) if quick else count, output)
     rows += remainders(genome, model, *((30, 10_000) if quick else ()))
     precise = load_model(model_name, device=device, dtype=torch.float64)
-    rows += mutagenesis(genome, model, precise, 1e-3)
+    rows += mutagenesis(genome, model, precise, 1e-3, *((_BASES,) if quick else ()))
     rows += tolerances(genome, model, *((50, 4_000) if quick else ()))
     rows += memory(genome, model_name, (20, 200) if quick else (200, 20_000), output)
     document = {
-        "machine": machine.machine(device),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **machine.circumstances(device),
         "threads": torch.get_num_threads(),
         "genome": genome.name,
         "model": model_name,
         "rows": rows,
     }
-    (output / "variants.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_text(output / "variants.json", json.dumps(document, indent=1) + "\n")
     return rows

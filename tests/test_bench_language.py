@@ -214,7 +214,11 @@ def test_a_killed_run_gives_the_same_bits(kind: str, stop: int, tmp_path: Path) 
     assert [step for step, _, _ in joined.curve] == [0, 2, 4, 6]
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(joined.model.state_dict()[name], weight)
-    assert not list(tmp_path.iterdir())
+    # Killed after its last step, it trains no more.
+    again = learnt(run, path, stop=1)
+    assert again.curve[1:] == whole.curve[1:]
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -231,15 +235,14 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_small_text_is_learnt(kind: str) -> None:
+def test_a_small_text_is_learnt(kind: str, tmp_path: Path) -> None:
     def draw(_step: int) -> Any:
         text = np.frombuffer(b"The key is in the red box. " * 3, np.uint8).astype(np.int64)
         return text[None, :-1], text[None, 1:]
 
     run = tiny(kind, steps=40, every=40, rate=1e-2)
-    found = train(
-        run, draw, lambda model: -bits(model, draw(0), device="cpu"), Checkpoint(Path("none"), {}), device="cpu"
-    )
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", {})
+    found = train(run, draw, lambda model: -bits(model, draw(0), device="cpu"), checkpoint, device="cpu")
     assert -found.curve[0][2] > 7
     assert -found.curve[-1][2] < 1
 

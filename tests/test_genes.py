@@ -147,6 +147,16 @@ def test_decoys_of_starts_are_in_frame(bacterium: list[LabelledRegion]) -> None:
         assert at not in (2000, 8999)
 
 
+def test_decoys_of_starts_in_plants_are_atg(eukaryote: list[LabelledRegion]) -> None:
+    [part] = eukaryote
+    found, codes = decoys(part, "start", 50), part.codes()
+    assert len(found.positions) > 10
+    assert set(annotated_sites(part, "start", 50).positions.tolist()).isdisjoint(found.positions.tolist())
+    for at, reverse in zip(*found, strict=True):
+        codon = reverse_complement(codes[at - 2 : at + 1]) if reverse else codes[at : at + 3]
+        assert "".join("ACGT"[code] for code in codon) == "ATG"
+
+
 def test_attributions_are_in_the_direction_of_the_gene(bacterium: list[LabelledRegion], tmp_path: Path) -> None:
     heads = {"frames": FRAMES.model_dump(), "sites": FRAME_SITES.model_dump()}
     model = model_of(tmp_path / "m", "bidirectional", heads)

@@ -1,21 +1,21 @@
 """Precision-recall curves, and profiles of attributions around sites, as pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from benchmarks.figure import OURS, THEIRS, TORCH, panels
+from benchmarks.run import write_figure
 
 LETTERS = {"A": "#109648", "C": "#255C99", "G": "#F7B32B", "T": "#D62839"}
 _STYLES = {"model": (OURS[0], "solid"), "Markov model": (THEIRS[0], "dash"), "weight matrix": (TORCH[1], "dot")}
 _POINTS = 300
 
 
-def draw_curves(curves: Mapping[str, Mapping[str, Any]], output: Path) -> None:
+def draw_curves(curves: Mapping[str, Mapping[str, Any]], output: Path, report: Callable[[str], object]) -> None:
     """Draw one panel of precision-recall curves for each kind of site.
 
     Parameters
@@ -24,6 +24,8 @@ def draw_curves(curves: Mapping[str, Mapping[str, Any]], output: Path) -> None:
         Scores of the model and of its baselines, by panel and name.
     output
         Name of the .html and .png files, without suffix.
+    report
+        Function called with a message if the .png file cannot be drawn.
     """
     figure = panels(list(curves), rows=-(-len(curves) // 4), height=400)
     width = len(curves) // -(-len(curves) // 4)
@@ -36,7 +38,7 @@ def draw_curves(curves: Mapping[str, Mapping[str, Any]], output: Path) -> None:
             figure.add_scatter(x=recall, y=precision, name=name, line=line, showlegend=not number, **at)
         figure.update_xaxes(title="recall", range=[0, 1], **at)
         figure.update_yaxes(title="precision", range=[0, 1], **at)
-    _write(figure, output)
+    write_figure(figure, output, report)
 
 
 def _curve(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +49,7 @@ def _curve(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return precision[shown], recall[shown]
 
 
-def draw_profiles(name: str, found: Mapping[str, Any], output: Path) -> None:
+def draw_profiles(name: str, found: Mapping[str, Any], output: Path, report: Callable[[str], object]) -> None:
     """Draw the mean absolute score of sites, decoys and random weights, and the mean score by letter.
 
     Parameters
@@ -58,6 +60,8 @@ def draw_profiles(name: str, found: Mapping[str, Any], output: Path) -> None:
         Profiles, as in the results.
     output
         Name of the .html and .png files, without suffix.
+    report
+        Function called with a message if the .png file cannot be drawn.
     """
     positions = np.asarray(found["sites"]["positions"])
     figure = make_subplots(
@@ -101,9 +105,4 @@ def draw_profiles(name: str, found: Mapping[str, Any], output: Path) -> None:
     figure.add_vrect(x0=first - 0.5, x1=last + 0.5, fillcolor="#999", opacity=0.15, line_width=0)
     figure.update_xaxes(title=f"position relative to the {name}, in the direction of the gene", row=2, col=1)
     figure.update_layout(template="simple_white", width=1000, height=720, legend={"orientation": "h", "y": -0.12})
-    _write(figure, output)
-
-
-def _write(figure: go.Figure, output: Path) -> None:
-    figure.write_html(f"{output}.html", include_plotlyjs="cdn")
-    figure.write_image(f"{output}.png", scale=2)
+    write_figure(figure, output, report)

@@ -3,8 +3,8 @@
 For each site, the target is the logit of its label at its base, and the score of a base is the derivative
 along the observed letter minus the mean over the four letters (`centred`). Positions are relative to the
 site, in the direction of its gene; position 0 is the labelled base. Decoys are bases that look like the
-site and are none: in-frame ATG, GTG and TTG codons within genes, GT and AG dinucleotides within genes on
-the same strand.
+site and are none: ATG, GTG and TTG in the reading frame of bacterial genes, ATG within genes of plants, and GT and
+AG dinucleotides within genes, on the same strand.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,10 @@ BATCH = 8
 N_SHUFFLES = 10_000
 MUTATED, SATURATED_AROUND = 10, 128
 """Bases on each side of a site that are changed, and that are read, when changes are computed exactly."""
+
+
+_START_CODONS = {"frames": ("ATG", "GTG", "TTG"), "genes": ("ATG",)}
+"""Start codons of bacteria and of plants, by the head whose labels are classes of bases."""
 
 
 class Sites(NamedTuple):
@@ -115,7 +119,7 @@ def decoys(part: LabelledRegion, name: str, count: int, seed: int = 2) -> Sites:
     for strand in "+-":
         read = reverse_complement(codes) if strand == "-" else codes
         if name == "start":
-            at = np.concatenate([_occurrences(read, codon) for codon in ("ATG", "GTG", "TTG")])
+            at = np.concatenate([_occurrences(read, codon) for codon in _START_CODONS[_classes(part)]])
         elif name == "donor":
             at = _occurrences(read, "GT")
         elif name == "acceptor":
@@ -131,9 +135,14 @@ def decoys(part: LabelledRegion, name: str, count: int, seed: int = 2) -> Sites:
     return _chosen(part, found, count, seed)
 
 
+def _classes(part: LabelledRegion) -> str:
+    """Return the name of the head whose labels are classes of bases."""
+    return "frames" if "frames" in part.heads else "genes"
+
+
 def _within_gene(part: LabelledRegion, name: str, strand: str) -> np.ndarray:
-    """Return whether each base is in a gene on the strand; for starts, at the first base of a codon."""
-    head = "frames" if "frames" in part.heads else "genes"
+    """Return whether each base is in a gene on the strand; of models with frames, at the first base of a codon."""
+    head = _classes(part)
     labels, names = part.labels(head), part.heads[head].config.labels
     wanted = [f"codon1{strand}"] if head == "frames" else [f"{kind}{strand}" for kind in ("UTR", "CDS", "intron")]
     inside = np.zeros(len(labels), bool)

@@ -29,7 +29,8 @@ from benchmarks.genes.figures import draw_curves, draw_profiles
 from benchmarks.genes.homology import similar_genes
 from benchmarks.genes.motifs import find_motifs
 from benchmarks.genes.profiles import SHOWN, annotated_sites, contrast, decoys, saturation, site_attributions, summarise
-from benchmarks.machine import commit, machine, versions
+from benchmarks.machine import circumstances
+from benchmarks.run import write_text
 from genoscan.genome.annotation import read_annotation
 from genoscan.layers.weights import build
 from genoscan.model import Model
@@ -72,7 +73,7 @@ def arabidopsis_accuracy(model: Model, data: Path, output: Path, report: Report)
             curves[f"{name} {site}"] = scores
             report(f"{name} {site}: AUPRC {found[site]['auprc']:.3f}")
         yield name, found
-    draw_curves(curves, output / "arabidopsis-genes.precision-recall")
+    draw_curves(curves, output / "arabidopsis-genes.precision-recall", report)
 
 
 def arabidopsis_profiles(model: Model, data: Path, output: Path, report: Report) -> Results:
@@ -118,7 +119,7 @@ def bacteria_accuracy(model: Model, data: Path, output: Path, report: Report) ->
             curves[f"{species} {site}"] = scores
             report(f"{species} {site}: top-N precision {found[site]['top_n_precision']:.3f}")
         yield species, found
-    draw_curves(curves, output / "bacteria-genes.precision-recall")
+    draw_curves(curves, output / "bacteria-genes.precision-recall", report)
 
 
 def bacteria_profiles(model: Model, data: Path, output: Path, report: Report) -> Results:
@@ -143,7 +144,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Callable[[Model, Path, Path, Report], Res
 
 
 def measure(name: str, parts: Sequence[str], model: Model, data: Path, output: Path, report: Report) -> Path:
-    """Measure parts of an experiment, and write the results of each; those of other parts are kept.
+    """Measure parts of an experiment, and write each result at once; others, and earlier ones until then, are kept.
 
     Parameters
     ----------
@@ -169,11 +170,11 @@ def measure(name: str, parts: Sequence[str], model: Model, data: Path, output: P
     document: dict[str, Any] = {"model": model.name, "model_sha256": model.sha256}
     if path.exists() and (before := json.loads(path.read_text()))["model_sha256"] == model.sha256:
         document = before
+    measured = circumstances(str(model.device))
     for part in parts:
-        results: dict[str, Any] = {}
-        document[part] = _circumstances(model) | {"results": results}
+        own = document.setdefault(part, {"results": {}, "measured": {}})
         for key, found in EXPERIMENTS[name][part](model, data, output, report):
-            results[key] = found
+            own["results"][key], own["measured"][key] = found, measured
             write(document, path)
     return path
 
@@ -201,10 +202,6 @@ def _metrics_by_model(scores: Mapping[str, SiteScores]) -> dict[str, Any]:
         "weight_matrix": site_metrics(scores["weight matrix"]),
         "markov": site_metrics(scores["Markov model"]),
     }
-
-
-def _circumstances(model: Model) -> dict[str, Any]:
-    return {"commit": commit(), "machine": machine(str(model.device)), "versions": versions()}
 
 
 def _genes(part: LabelledRegion, annotation: Path) -> list[Any]:
@@ -288,7 +285,7 @@ def _profile(
             kind: _mean(document[kind], "absolute", window) / _mean(document[kind], "absolute", against)
             for kind in ("sites", "decoys")
         }
-    draw_profiles(name, document, output)
+    draw_profiles(name, document, output, report)
     return document
 
 
@@ -305,4 +302,4 @@ def write(document: Mapping[str, Any], path: Path) -> None:
             return [round(float(x), 4) for x in value]
         return float(value)
 
-    path.write_text(json.dumps(document, default=plain) + "\n")
+    write_text(path, json.dumps(document, default=plain) + "\n")

@@ -107,9 +107,11 @@ class Checkpoint:
         parameters: Mapping[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
         best: BestWeights,
+        *,
+        now: bool = False,
     ) -> None:
-        """Replace the checkpoint, if the last one is old enough."""
-        if time.monotonic() - self._last < self._seconds:
+        """Replace the checkpoint, if the last one is old enough or `now` is True."""
+        if time.monotonic() - self._last < self._seconds and not now:
             return
         tensors: dict[str, Tensor] = {f"weight.{name}": part.detach() for name, part in parameters.items()}
         tensors |= {f"best.{name}": part for name, part in best.weights.items()}
@@ -122,7 +124,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the file, as the run has ended."""
+        """Remove the file, when the results of the run are known."""
         self.path.unlink(missing_ok=True)
 
 
@@ -142,8 +144,6 @@ def run_checkpoint(
         "cell": dict(cell.settings),
         "data": data,
         "environment": asdict(environment),
-        "machine": machine.machine(environment.device),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **machine.circumstances(environment.device),
     }
     return Checkpoint(Path(f"{stem}-{cell.name.replace(' ', '-')}.checkpoint.safetensors"), settings)

@@ -6,16 +6,12 @@ import pandas as pd
 
 from benchmarks.experiment import Finding
 from benchmarks.figure import OURS, THEIRS
-from benchmarks.recurrent import Kind
-from benchmarks.threshold import at_most
+from benchmarks.recurrent import Kind, equal_weights
 
 KINDS: tuple[Kind, ...] = ("mamba2", "activated")
 
 LABELS: dict[str, tuple[str, str]] = {"mamba2": ("Mamba-2", THEIRS[0]), "activated": ("PD-SSM", OURS[0])}
 """Name and colour of each kind."""
-
-_EQUAL = 1.02
-"""Ratio of numbers of weights up to which they are called equal."""
 
 
 def about_runs(rows: pd.DataFrame) -> Iterator[Finding]:
@@ -24,4 +20,4 @@ def about_runs(rows: pd.DataFrame) -> Iterator[Finding]:
         runs = rows[rows.kind == kind]
         yield Finding(f"{label}, runs that failed", float(runs.failure.notna().sum()))
         yield Finding(f"{label}, a run", runs.seconds.mean() / 60, "processor minutes")
-    yield Finding("most weights, of the fewest", rows.weights.max() / rows.weights.min(), "times", at_most(_EQUAL))
+    yield equal_weights(rows)

@@ -107,6 +107,7 @@ def _measure(corpus: Corpus, folder: Path, cell: Cell, _before: Sequence[Row], e
         split: bits(learnt.model, held_out(getattr(corpus, split), run.length), device=environment.device)
         for split in ("validation", "test")
     }
+    checkpoint.remove()
     last = {
         "step": rows[-1]["step"],
         "bytes": rows[-1]["step"] * run.sequences * run.length,

@@ -136,6 +136,7 @@ def _measure(folder: Path, cell: Cell, _before: Sequence[Row], environment: Envi
         {"events": k, "test": accuracy(learnt.model, *held_out(run, "test", k), device=environment.device)}
         for k in run.lengths
     ]
+    checkpoint.remove()
     return [*rows, *(known | last | test for test in tests)]
 
 

@@ -60,7 +60,7 @@ def train(
     *,
     device: str,
 ) -> Learnt:
-    """Train with AdamW from the checkpoint on, if there is one, and remove it.
+    """Train with AdamW from the checkpoint on, if there is one, and save it at the end.
 
     Parameters
     ----------
@@ -97,6 +97,7 @@ def train(
             judge()
         done.seconds = time.process_time() - started
         checkpoint.save(done, named, optimizer, best)
+    if done.step:
+        checkpoint.save(done, named, optimizer, best, now=True)
     best.restore()
-    checkpoint.remove()
     return Learnt(model, done.curve, n_weights(model), model.embed.out_features, time.process_time() - started, failure)

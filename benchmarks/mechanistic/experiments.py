@@ -13,7 +13,8 @@ from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import OURS, THEIRS, add_curves, add_level, add_seeds, panels
 from benchmarks.mechanistic.learn import Kind, Run, accuracy_without_memory, learn
 from benchmarks.mechanistic.tasks import TASKS
-from benchmarks.threshold import at_least, at_most
+from benchmarks.recurrent import equal_weights
+from benchmarks.threshold import at_least
 
 LABELS = {
     "mamba": ("Mamba", THEIRS[0]),
@@ -26,8 +27,6 @@ LABELS = {
 _SEEDS = 1, 2, 3
 _LEVEL = -0.01
 """Difference of accuracies from which PD-SSM is called level with Mamba."""
-_EQUAL = 1.02
-"""Ratio of numbers of weights up to which they are called equal."""
 
 _SIZES: dict[str, dict[str, Any]] = {"memorisation": {"steps": 500, "every": 25}}
 """Settings of runs that differ from those of `Run`."""
@@ -97,7 +96,7 @@ def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
         "",
         at_least(_LEVEL),
     )
-    yield Finding("most weights, of the fewest", rows.weights.max() / rows.weights.min(), "times", at_most(_EQUAL))
+    yield equal_weights(rows)
 
 
 def _draw(task: str, table: pd.DataFrame) -> go.Figure:

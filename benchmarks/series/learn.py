@@ -16,14 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.learning import BestWeights
-from benchmarks.recurrent import n_weights, width_of_equal_weights
+from benchmarks.recurrent import mamba_blocks, n_weights, width_of_equal_weights
 from benchmarks.series.data import Series
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Dense
 from genoscan.engine.target import WeightedSum
 from genoscan.errors import InputError
-from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
@@ -109,8 +108,7 @@ def build(run: Run, channels: int, n_classes: int) -> Stack:
 
 
 def _mamba(run: Run, channels: int, n_classes: int, width: int) -> Stack:
-    blocks = [MambaConfig(d_conv=4, dt_rank=-(-width // 16))] * run.n_layers
-    return assemble(blocks, width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
+    return assemble(mamba_blocks(width, run.n_layers), width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
 
 
 def _pd_ssm(run: Run, channels: int, n_classes: int) -> Stack:
