@@ -424,6 +424,17 @@ def mechanistic() -> Iterator[tuple[str, str]]:
         yield PD_SSM, f"| {states} | {' | '.join(cells)} |"
 
 
+def codons() -> Iterator[tuple[str, str]]:
+    runs = pd.read_csv(ROOT / "benchmarks/results/codons/codon-position.csv").dropna(subset=["test"])
+    for kind, label in (("mamba", "Mamba"), ("mixed", "both, alternating"), ("pd_ssm", "PD-SSM")):
+        cells = [label, f"{runs[runs.kind == kind].width.iloc[0]:.0f}"]
+        for equal in ("bases", "time"):
+            found = runs[(runs.kind == kind) & (runs.equal == equal)]
+            cells += [", ".join(f"{steps:.0f}" for steps in sorted(set(found.step), reverse=True))]
+            cells += [by_seed(found, "validation"), by_seed(found)]
+        yield PD_SSM, f"| {' | '.join(cells)} |"
+
+
 FIGURES = [
     *speed(),
     *speed_amd(),
@@ -436,6 +447,7 @@ FIGURES = [
     *automata(),
     *mechanistic(),
     *language(),
+    *codons(),
 ]
 
 TABLES = {
