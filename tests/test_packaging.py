@@ -58,7 +58,7 @@ def test_citation_and_recipe_describe_the_package() -> None:
 def test_images_copy_what_the_wheel_is_built_from() -> None:
     hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {"pyproject.toml", PROJECT["readme"], "LICENSE", "constraints.txt", *hatch["packages"]}
-    needed |= {*hatch["force-include"], "packaging/smoke_test.sh"}
+    needed |= {path.split("/")[0] for path in hatch["force-include"]} | {"packaging/smoke_test.sh"}
     docker = (ROOT / "packaging/Dockerfile").read_text()
     copied = {name for line in re.findall(r"^COPY (.*) \S+$", docker, re.M) for name in line.split()}
     files = re.search(r"^%files\n((?:    .*\n)+)", (ROOT / "packaging/genoscan.def").read_text(), re.M)
@@ -66,6 +66,11 @@ def test_images_copy_what_the_wheel_is_built_from() -> None:
     assert copied == {line.split()[0] for line in files[1].splitlines()} == needed
     ignored = (ROOT / "packaging/Dockerfile.dockerignore").read_text()
     assert set(re.findall(r"^!(.*)$", ignored, re.M)) == needed
+    # What a run of the workflow in the checkout leaves is not packed; everything else is.
+    left = {".snakemake", "benchmarks", "logs", "results"}
+    packed = {path.removeprefix("workflows/") for path in hatch["force-include"] if path.startswith("workflows/")}
+    assert {path.name for path in (ROOT / "workflows").iterdir()} - left == packed
+    assert all(f"workflows/{name}\n" in ignored for name in left)
 
 
 def test_ci_on_github_runs_ours() -> None:
