@@ -21,6 +21,7 @@ Kind = Literal["mamba", "mamba2", "activated", "straight_through"]
 Block = MambaConfig | Mamba2Config | PdSsmConfig
 
 _EQUAL = 1.02
+"""Ratio of numbers of weights up to which they are called equal."""
 
 _HEAD = 64
 """Channels of a head of Mamba-2, as in its authors' models; in ours, a divisor of all channels."""
@@ -39,11 +40,6 @@ def block(kind: Kind, width: int) -> Block:
 def _head_dim(channels: int) -> int:
     divisors = [size for size in range(1, channels + 1) if channels % size == 0]
     return min(divisors, key=lambda size: abs(channels / size - channels / _HEAD))
-
-
-def mamba_blocks(width: int, n_layers: int) -> list[MambaConfig]:
-    """Return the blocks of a Mamba of 16 states per channel."""
-    return [MambaConfig(dt_rank=-(-width // 16))] * n_layers
 
 
 def block_of_states(kind: Kind, width: int, states: int) -> Block:
@@ -75,7 +71,7 @@ def n_weights(model: nn.Module) -> int:
 
 
 def equal_weights(rows: pd.DataFrame) -> Finding:
-    """Return the ratio of the most and the fewest weights, which is called equal up to 1.02."""
+    """Return the ratio of the largest and the smallest number of weights, with its threshold."""
     ratio = rows.weights.max() / rows.weights.min()
     return Finding("most weights, of the fewest", ratio, "times", at_most(_EQUAL))
 

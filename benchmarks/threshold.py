@@ -39,6 +39,6 @@ def at_most(limit: float) -> Threshold:
 
 
 def row(name: str, value: float, unit: str, threshold: Threshold | None = None, **details: Any) -> dict[str, Any]:
-    """Return a measured number with its threshold, if any, as in the JSON of benchmarks that are no experiments."""
+    """Return a measured number with its threshold, if any, as in the JSON of benchmarks that are not experiments."""
     met = None if threshold is None else threshold.met(value)
     return {"name": name, "value": value, "unit": unit, "threshold": str(threshold or ""), "met": met, **details}

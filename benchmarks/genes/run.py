@@ -144,7 +144,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Callable[[Model, Path, Path, Report], Res
 
 
 def measure(name: str, parts: Sequence[str], model: Model, data: Path, output: Path, report: Report) -> Path:
-    """Measure parts of an experiment, and write each result at once; others, and earlier ones until then, are kept.
+    """Measure parts of an experiment, and write each result when it is known. All other results in the file are kept.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ _AXES: dict[str, dict[str, tuple[Any, ...]]] = {
     "in-context-recall": {"vocabulary": (32, 64, 128), "length": (64, 256), "noise": (0.2, 0.4, 0.6, 0.8)},
     "selective-copying": {"vocabulary": (32, 64, 128), "length": (32, 128), "noise": (0.5, 0.7, 0.95)},
 }
-"""Values of each size other than the task's own, with which `experiments` measures it."""
+"""Values of each size, without the task's own, which `experiments` measures."""
 
 _TITLES = {"vocabulary": "vocabulary", "length": "tokens", "noise": "share of noise"}
 
@@ -68,7 +68,7 @@ def _draw_axis(page: go.Figure, base: Run, axis: str, rows: pd.DataFrame, *, row
 
 
 def draw_all(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
-    """Draw all axes of both tasks, a task in each row, from those tables of axes and tasks that are there."""
+    """Draw all axes of both tasks, a task in each row, from the tables of axes and tasks that exist."""
     page = panels([f"{task} by {axis}" for task in _AXES for axis in _AXES[task]], rows=len(_AXES), height=400)
     for row, task in enumerate(_AXES, 1):
         base = base_run(task)

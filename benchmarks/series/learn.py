@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.learning import BestWeights
-from benchmarks.recurrent import mamba_blocks, n_weights, width_of_equal_weights
+from benchmarks.recurrent import block, n_weights, width_of_equal_weights
 from benchmarks.series.data import Series
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
@@ -108,7 +108,8 @@ def build(run: Run, channels: int, n_classes: int) -> Stack:
 
 
 def _mamba(run: Run, channels: int, n_classes: int, width: int) -> Stack:
-    return assemble(mamba_blocks(width, run.n_layers), width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
+    blocks = [block("mamba", width)] * run.n_layers
+    return assemble(blocks, width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
 
 
 def _pd_ssm(run: Run, channels: int, n_classes: int) -> Stack:

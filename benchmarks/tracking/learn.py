@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
-from benchmarks.recurrent import mamba_blocks, n_weights, width_of_equal_weights
+from benchmarks.recurrent import block, n_weights, width_of_equal_weights
 from benchmarks.tracking.tasks import TASKS, Task
 from genoscan.errors import InputError
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, fill_with_maps, with_surrogate
@@ -152,7 +152,7 @@ def build(run: Run, task: Task) -> Stack:
 
 
 def _mamba(run: Run, task: Task, width: int) -> Stack:
-    blocks = mamba_blocks(width, run.n_layers)
+    blocks = [block("mamba", width)] * run.n_layers
     return assemble(blocks, width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu"))
 
 
