@@ -130,7 +130,7 @@ def lines(findings: list[Finding], *, judged: bool) -> Iterator[str]:
     """Format findings, one per line."""
     width = max((len(finding.name) for finding in findings), default=0)
     for finding in findings:
-        bar = "" if finding.threshold is None else f"bar {finding.threshold}"
+        bar = "" if finding.threshold is None else f"threshold {finding.threshold}"
         met = {True: "met", False: "MISSED", None: ""}[finding.met if judged else None]
         value = f"{finding.value:.3g} {finding.unit}".strip()
         yield f"  {finding.name:<{width}}  {value:>14}  {bar} {met}".rstrip()

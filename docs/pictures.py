@@ -28,7 +28,7 @@ SHOWN = {
     "sites.acceptor+": ("splice acceptor", "#009E73"),
 }
 """Predicted labels, and their names and colours in the picture."""
-SITES = ((12_655, 12_706, "end of exon 2"), (13_941, 13_992, "end of exon 4"))
+SITES = ((12_655, 12_706, "end of exon 2"), (13_353, 13_404, "end of exon 3"))
 """First and last of the bases that are drawn as letters, and what they show."""
 
 
@@ -81,8 +81,8 @@ def draw(attribution: Path, prediction: Path, annotation: Path) -> go.Figure:
         figure.update_xaxes(range=[positions[0], positions[-1]], showticklabels=row == 3, row=row, col=1)
     figure.update_xaxes(tickformat=",d")
     figure.update_yaxes(title="probability", range=[0, 1.05], row=2, col=1)
-    figure.update_yaxes(title="score", row=3, col=1)
-    figure.update_yaxes(title="score by base", row=4, col=1)
+    figure.update_yaxes(title="score, logits", row=3, col=1)
+    figure.update_yaxes(title="score by base, logits", row=4, col=1)
     figure.update_layout(
         template="simple_white",
         width=1200,

@@ -69,7 +69,7 @@ def check_map_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) ->
         if path not in tracks:
             check_file(path, inputs)
         if path.suffix.lower() in (_COOL, _MCOOL) and find_spec("cooler") is None:
-            raise InputError(f'{path}: requires cooler: pip install "genoscan[cool]"')
+            raise InputError(f"{path}: requires cooler: pip install cooler")
 
 
 def write_map(

@@ -148,7 +148,7 @@ def check_mutation_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None
         if output.suffix in _TABLES:
             check_file(output, inputs)
         if output.suffix == ".h5" and importlib.util.find_spec("h5py") is None:
-            raise InputError(f"{output}: HDF5 needs h5py: install genoscan[h5], or write .npz")
+            raise InputError(f"{output}: HDF5 requires h5py: pip install h5py, or write .npz")
     check_distinct(outputs)
 
 

@@ -196,7 +196,7 @@ def _check_output(path: Path) -> None:
     if _suffix(path) not in (*_VCF, _TSV, _PARQUET):
         raise _unknown_suffix(path)
     if _suffix(path) == _PARQUET and not any(importlib.util.find_spec(name) for name in _PARQUET_ENGINES):
-        raise InputError(f"{path}: Parquet needs pyarrow: install genoscan[parquet], or write .tsv")
+        raise InputError(f"{path}: Parquet requires pyarrow: pip install pyarrow, or write .tsv")
     check_writable(path)
     for beside in (provenance_path(path), *vcf_index_paths(path)):
         check_regular(beside)

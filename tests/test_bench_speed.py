@@ -610,7 +610,7 @@ class TestReport:
             "             bases  seconds  lowest to highest  us/base  MiB extra",
             "  genoscan  16,384        1             1 to 1       61        1.0",
             "  forward   16,384        2             2 to 2      122        2.0",
-            "  time, of forward's  0.5 x  0.5 to 0.5  bar <= 3.6  met",
+            "  time, of forward's  0.5 x  0.5 to 0.5  threshold <= 3.6  met",
         ]
         assert summary(rows_of) == "rows: 1 measured, 0 skipped, 0 failed; 1 of 1 bars met"
 
@@ -618,7 +618,7 @@ class TestReport:
         own = replace(settings, length=None)
         rows_of = run.run(own, tmp_path / "out.json", only=["mambapy"])["rows"]
         text = row_text("mambapy", rows_of["mambapy"])
-        assert re.search(r"times faster +2 x +2 to 2 +bar >= 20 +MISSED", text)
+        assert re.search(r"times faster +2 x +2 to 2 +threshold >= 20 +MISSED", text)
 
     @pytest.mark.parametrize(("value", "text"), [(1234567.8, "1,234,568"), (99.51, "99.5"), (0.012345, "0.0123")])
     def test_digits(self, value: float, text: str) -> None:
@@ -630,7 +630,7 @@ class TestReport:
         n_timings = sum(len(row.get("contenders", {})) for row in document["rows"].values())
         times = [bar for bar in page.data if bar.type == "bar" and bar.xaxis == "x"]
         assert sum(len(bar.x) for bar in times) == n_timings
-        assert {bar.name for bar in times} == {"genoscan", "torch's own way", "peers"}
+        assert {bar.name for bar in times} == {"genoscan", "torch", "other programs"}
 
 
 class TestCommand:

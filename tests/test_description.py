@@ -59,7 +59,7 @@ def test_the_unit_follows_the_target(target: str, unit: str) -> None:
     assert target_unit(target) == unit
     record = {"model": "m", "target": target, "score": "centred"}
     line = describe(record).line
-    assert line.startswith(f"model m; target {target}; score centred, in {unit} per substitution")
+    assert line.startswith(f"model m; target {target}; score centred, in {unit}, first order")
     shares = describe(record | BASELINE).measure.unit
     assert shares == f"{unit}, as shares of the difference from the baseline"
 

@@ -98,7 +98,7 @@ def test_a_page_holds_bases_track_and_genes(genome: Path, track: Path, genes: Pa
     assert config["locus"] == "chr1:10,001-14,000"
     assert "<option selected>chr1:10,001-14,000</option>" in page.read_text()
     # What a name holds stays text.
-    described = "model &lt;/script&gt;&lt;b&gt;; target log-likelihood; score centred, in nats per substitution"
+    described = "model &lt;/script&gt;&lt;b&gt;; target log-likelihood; score centred, in nats, first order"
     assert described in page.read_text()
     assert page.read_text().count("</script") == 2
     assert "features more than 1,000 bases from the regions with scores are not in this page" in page.read_text()

@@ -88,7 +88,8 @@ def speed() -> Iterator[tuple[str, str]]:
     yield (
         README,
         f"{distributed} as fast as gradients through transformers' Mamba as distributed, {inside} as fast as the same "
-        f"with mambapy's scan, {faster.median:.0f} times as fast as mambapy itself in {share:.0f} % of its memory",
+        f"with mambapy's scan (1,024 bases), {faster.median:.0f} times as fast as mambapy itself in {share:.0f} % of "
+        "its memory",
     )
 
 
@@ -106,6 +107,8 @@ def speed_amd() -> Iterator[tuple[str, str]]:
 
     forward, tangent = of["forward", "time, of forward's"], of["tangent", "one, of forward's time"]
     scan, threads = of["scan", "forward, of exp's time"], of["threads", "times faster"]
+    yield README, f"(4,096 bases; {mambapy['median']:.0f} times on an AMD EPYC)"
+    yield PERFORMANCE, f"| the same on an AMD EPYC, with later code | {mambapy['median']:.1f} times as fast |"
     yield (
         BENCHMARKS,
         f"{mambapy['median']:.1f} times as fast as mambapy's autograd ({mambapy['lowest']:.1f} to "
@@ -324,10 +327,19 @@ def gpu() -> Iterator[tuple[str, str]]:
         f"within 1 GiB | {small},000 bases a second in {small_memory:.0f} MiB",
     ):
         yield PERFORMANCE, f"| {row} |"
+    reserved = sorted(found[f"memory: {length}, reserved by the allocator"] for length in lengths)
+    yield (
+        PERFORMANCE,
+        f"{reserved[0]:,.0f} to {reserved[-1]:,.0f} MiB at these lengths, "
+        f"{found['gibibyte: genoscan, reserved by the allocator']:.0f} MiB within 1 GiB",
+    )
     yield PERFORMANCE, f"genoscan takes {autograd:.1f} times its time, in {share:.1f} % of its memory (tiles of 4,096)"
     short, long = (length / found[f"memory: speed at {length:,} bp"] for length in (131_072, 10_485_760))
     (size,) = {gibibytes(f"memory: at {length}") for length in (lengths[0], lengths[-1])}
-    yield (README, f"takes {short:.2f} s for 131,072 bases and {long:.0f} s for 10,485,760, both in {size} GiB")
+    yield (
+        README,
+        f"takes {short:.2f} s for 131,072 bases and {long:.0f} s for 10,485,760, both in {size} GiB of tensors",
+    )
 
 
 def series() -> Iterator[tuple[str, str]]:

@@ -202,7 +202,7 @@ def test_sessions_refer_to_others(folder: Path) -> None:
     )
     ok("export", "hub", *tracks, "--email", "a@b", "-o", folder / "hub")
     ours, other = (folder / "hub" / "g" / "trackDb.txt").read_text().split("\n\n")
-    assert "longLabel ours: target log-likelihood; score centred, in nats per substitution" in ours
+    assert "longLabel ours: target log-likelihood; score centred, in nats, first order" in ours
     assert ("logo on" in ours, "logo on" in other) == (True, False)
     assert "longLabel phylop: values of another program\n" in other
 

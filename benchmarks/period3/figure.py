@@ -61,7 +61,7 @@ def period3_figure(periodograms: Periodograms, *, by_codon: CodonMeans | None = 
 
 def draw(found: Comparison, path: Path) -> None:
     """Write the periodograms and the mean score by codon position as one HTML page."""
-    title = f"Sensitivity of {found.chrom}: rhythm inside coding sequence and outside genes"
+    title = f"Sensitivity of {found.chrom}: periodograms inside coding sequence and outside genes"
     figure = period3_figure(found.periodograms, by_codon=found.by_codon, title=title)
     figure.update_layout(height=400)
     figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})

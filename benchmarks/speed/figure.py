@@ -12,7 +12,7 @@ from benchmarks.speed.report import digits, spread
 from genoscan.usage import MEBIBYTE
 
 # Okabe and Ito's blue, grey and orange, distinct in all common kinds of colour vision.
-_SIDES = {"ours": ("genoscan", "#0072B2"), "baseline": ("torch's own way", "#999999"), "peer": ("peers", "#D55E00")}
+_SIDES = {"ours": ("genoscan", "#0072B2"), "baseline": ("torch", "#999999"), "peer": ("other programs", "#D55E00")}
 _BAR, _LINE, _HEAD = 26, 28, 200
 
 
@@ -120,7 +120,7 @@ def _table(lines: list[tuple[str, Mapping[str, Any]]]) -> go.Table:
     ]
     return go.Table(
         header={
-            "values": ["row", "measure", "median", "lowest to highest", "bar", ""],
+            "values": ["row", "measure", "median", "lowest to highest", "threshold", ""],
             "align": "left",
             "fill_color": "#EEE",
         },

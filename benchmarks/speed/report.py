@@ -48,7 +48,7 @@ def _contender(label: str, timing: Mapping[str, Any]) -> list[str]:
 
 def _measures(row: Mapping[str, Any]) -> Iterator[list[str]]:
     for measure in row["measures"]:
-        bar = f"bar {measure['bar']}" if measure["bar"] else ""
+        bar = f"threshold {measure['bar']}" if measure["bar"] else ""
         yield [
             measure["name"],
             f"{digits(measure['median'])} {measure['unit']}",

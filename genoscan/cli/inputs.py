@@ -175,7 +175,7 @@ def prepare_jobs(
         _warn_about_strands(regions, bed_path)
     _warn_about_options(job, spill)
     trained = job.model.config.window
-    if trained is not None and (longest := max(one.longest for one in jobs)) > trained:
+    if trained is not None and (longest := max(one.longest for one in jobs)) > 2 * trained:
         log(f"windows of up to {longest:,} bases: {model_name} was trained on {trained:,} at most")
     if job.warning is not None:
         log(job.warning)

@@ -64,7 +64,7 @@ def import_foreign(source: str, name: str | None, tokens: str | None, pooling: A
 
     \b
     Example:
-      genoscan models import caduceus-ps_seqlen-131k_d_model-256_n_layer-16 --name caduceus
+      genoscan models import kuleshov-group/caduceus-ps_seqlen-131k_d_model-256_n_layer-16 --name caduceus
       genoscan attribute chrX.fa --region chrX:1,000,001-1,001,000 -m caduceus -o x.bw
     """
     from genoscan.importer import import_model

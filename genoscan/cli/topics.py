@@ -36,7 +36,8 @@ Scores: how the derivatives with respect to A, C, G and T at a base become one n
 
 Sign   centred and observed: positive where the observed base raises the target. substitution: positive
        where the strongest substitution raises it.
-Unit   that of the target, per base: nats for log-likelihoods, logits for logits.
+Unit   that of the target: nats for log-likelihoods, logits for logits and labels. substitution: per
+       substitution; the mean effect of the three substitutions is -4/3 times the centred score.
 Gaps   bases that are N or masked have no score.
 
 A derivative extrapolates from an infinitesimal change. Exact effects of substitutions are computed by

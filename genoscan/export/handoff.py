@@ -74,7 +74,7 @@ def write_modisco(
     if width < 1:
         raise InputError(f"--width {width}: expected 1 base or more")
     if chrombpnet and find_spec("h5py") is None:
-        raise InputError('--chrombpnet: requires h5py: pip install "genoscan[h5]"')
+        raise InputError("--chrombpnet: requires h5py: pip install h5py")
     archive = read_columns(columns)
     index = RegionIndex(archive.regions)
     windows = [(row, _window_around(row, width)) for row in rows]

@@ -56,7 +56,7 @@ def check_profile_output(output: Path) -> None:
     if output.suffix.lower() not in SUFFIXES:
         raise InputError(f'{output}: unknown suffix "{output.suffix}", expected one of {", ".join(SUFFIXES)}')
     if output.suffix.lower() == _PICTURE and find_spec("kaleido") is None:
-        raise InputError(f'{output}: requires kaleido and a Chrome: pip install "genoscan[png]", or write .html')
+        raise InputError(f"{output}: requires kaleido (pip install kaleido) and Chrome, or write .html")
 
 
 def write_profiles(outputs: Sequence[Path], found: Profiles, *, title: str) -> None:

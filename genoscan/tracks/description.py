@@ -25,7 +25,7 @@ class Measure(NamedTuple):
     Attributes
     ----------
     unit
-        Unit, such as "nats per substitution"; empty if it is part of `sign`.
+        Unit, such as "nats, first order"; empty if it is part of `sign`.
     sign
         Meaning of the sign or of the range, such as "positive: the observed base raises the target".
     limits
@@ -149,7 +149,7 @@ def _score(score: str, unit: str, *, with_baseline: bool) -> Measure:
     if with_baseline:
         unit = f"{unit}, as shares of the difference from the baseline"
     else:
-        unit = f"{unit} per {'base' if score == 'observed' else 'substitution'}, first order"
+        unit = f"{unit}{' per substitution' if score == 'substitution' else ''}, first order"
     return Measure(unit, _SIGNS.get(score, _RAISES))
 
 
@@ -180,7 +180,7 @@ def _response(response: Mapping[str, Any]) -> tuple[str, Measure]:
     change = f"response to the change of {place}{new}: "
     if kind == "sensitivity":
         quantity = "change of the sensitivity of each base"
-        return change + quantity, Measure(f"{_NATS} per substitution", "positive: the score of the base increases")
+        return change + quantity, Measure(f"{_NATS}, first order", "positive: the score of the base increases")
     if kind == "logits":
         return change + f"size of the change of the logits{order}", Measure(_LOGITS, "never negative")
     quantity = f"change of log p of each base{order}"

@@ -41,7 +41,7 @@ def locate_checkpoint(source: str) -> Path:
     if path.exists():
         return path
     if not _ID.fullmatch(source):
-        raise ModelError(f"{source}: file or folder not found")
+        raise ModelError(f"{source}: file or folder not found; on the Hugging Face hub, names are OWNER/NAME")
     by_hand = (
         f"download config.json and model.safetensors (or pytorch_model.bin) from "
         f"https://huggingface.co/{source} into a folder, and give its path"
@@ -50,7 +50,7 @@ def locate_checkpoint(source: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ModelError(
-            f'{source}: folder not found; to download it, pip install "genoscan[hub]", or {by_hand}'
+            f"{source}: folder not found; to download it, pip install huggingface_hub, or {by_hand}"
         ) from None
     try:
         return Path(snapshot_download(source, allow_patterns=_FILES))
