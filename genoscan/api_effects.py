@@ -69,7 +69,8 @@ def score_variants(
     Notes
     -----
     Equivalent to the command `genoscan variants`. The effects equal the differences between two passes over whole
-    windows, up to rounding. For causal models, working memory does not depend on the number of variants.
+    windows, up to rounding. A base that is predicted with one allele only is left out: causal models do not predict
+    the first base of a sequence. For causal models, working memory does not depend on the number of variants.
 
     Examples
     --------

@@ -8,22 +8,25 @@ from jaxtyping import Float64
 
 from genoscan.genome.alphabet import BASES, N, decode
 from genoscan.genome.genome import Genome
-from genoscan.genome.variant import Change
+from genoscan.genome.variant import Change, normalise
 
 Kind = tuple[str, int, int, str]
-"""Sequence, length of REF, length of ALT and, for substitutions of a base, that base and its neighbours."""
+"""Sequence, length of REF, length of ALT and, for one base, that base and its neighbours, or, for several bases that are
+replaced by as many, which of them differ (X) and which do not (=)."""
 
 _TRIES = 20
 
 
 def kind_of(genome: Genome, change: Change) -> Kind:
     """Return the kind of a change; changes of equal kind are comparable."""
-    around = ""
+    like = ""
     if change.kind == "SNV":
         size = genome.sizes[change.chrom]
         codes = genome.fetch(change.chrom, max(0, change.start - 1), min(size, change.stop + 1))
-        around = decode(codes).decode()
-    return change.chrom, len(change.ref), len(change.alt), around
+        like = decode(codes).decode()
+    elif change.kind == "MNV":
+        like = "".join("=" if old == new else "X" for old, new in zip(change.ref, change.alt, strict=True))
+    return change.chrom, len(change.ref), len(change.alt), like
 
 
 def draw_background(genome: Genome, changes: Sequence[Change], count: int, distance: int, seed: int) -> list[Change]:
@@ -45,9 +48,9 @@ def draw_background(genome: Genome, changes: Sequence[Change], count: int, dista
     Returns
     -------
     list of Change
-        Random changes without duplicates, ordered by sequence, kind and position. A substitution of a single
-        base replaces one with the same neighbours. Other new bases are drawn uniformly; positions with an N
-        are omitted.
+        Random normalised changes without duplicates, none of which is one of the given changes, ordered by
+        sequence, kind and position. A substitution of a single base replaces one with the same neighbours.
+        Other new bases are drawn uniformly; positions with an N are omitted.
     """
     if not count:
         return []
@@ -98,8 +101,8 @@ def _draw(
         first, last = max(0, near - distance), min(size, near + distance + n_ref)
         codes = genome.fetch(chrom, first, last)
         for at in random.permutation(max(1, last - first - n_ref + 1))[: max(count, 256)].tolist():
-            change = _change_at(chrom, codes, first, at, kind, random)
-            if change is not None and change not in taken and len(found) < count:
+            change = _change_at(genome, codes, first, at, kind, random)
+            if change is not None and change.start >= first and change not in taken and len(found) < count:
                 found.add(change)
         if len(found) == count:
             break
@@ -107,17 +110,20 @@ def _draw(
 
 
 def _change_at(
-    chrom: str, codes: np.ndarray, first: int, at: int, kind: Kind, random: np.random.Generator
+    genome: Genome, codes: np.ndarray, first: int, at: int, kind: Kind, random: np.random.Generator
 ) -> Change | None:
-    """Return a random change at a position, or None if the bases there are not of the kind."""
-    _, n_ref, n_alt, around = kind
+    """Return a random change at a position, or None if none there, or not the one drawn, is of the kind."""
+    chrom, n_ref, n_alt, like = kind
     old = codes[at : at + n_ref]
     if len(old) < n_ref or (old >= N).any():
         return None
-    if around and decode(codes[max(0, at - 1) : at + 2]).decode() != around:
+    if n_ref != n_alt:
+        new = random.integers(4, size=n_alt)
+    elif n_ref > 1:
+        new = (old + random.integers(1, 4, size=n_ref) * (np.array(list(like)) == "X")) % 4
+    elif decode(codes[max(0, at - 1) : at + 2]).decode() == like:
+        new = (old + random.integers(1, 4, size=1)) % 4
+    else:
         return None
-    new = random.integers(4, size=n_alt)
-    if n_ref == n_alt:
-        # Every base differs, as in the variants that are compared with it.
-        new = (old + random.integers(1, 4, size=n_ref)) % 4
-    return Change(chrom, first + at, decode(old).decode(), "".join(BASES[code] for code in new))
+    change = normalise(genome, chrom, first + at, decode(old).decode(), "".join(BASES[code] for code in new))
+    return change if kind_of(genome, change) == kind else None

@@ -2,7 +2,8 @@
 
 A target is a sum of one term per label: the log-probability of a base, or a weighted sum of logits. The
 effect of an edit is the sum over the edited copy minus the sum over the original. It has two parts: the
-terms of the new bases minus those of the replaced bases, and the changes of the terms of all other bases.
+terms of the new bases minus those of the replaced bases, and the changes of the terms of all other bases. A base
+that is predicted only with the edit or only without it, because it is or was the first of the sequence, has no change.
 """
 
 from collections.abc import Sequence

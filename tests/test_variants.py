@@ -23,7 +23,7 @@ from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
 from genoscan.genome.alphabet import decode, encode, reverse_complement
 from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import parse_region
-from genoscan.genome.variant import OK, Allele, Change
+from genoscan.genome.variant import OK, Allele, Change, normalise
 from genoscan.genome.variant_files import VariantTable
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
@@ -368,6 +368,39 @@ def test_interrupted_runs_continue_to_the_same_bytes(
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_background_of_long_alleles_is_normalised_and_differs_where_they_do() -> None:
+    codes = random_codes(3_000, seed=3)[0].numpy()
+    codes[1_200:1_230] = 0  # a deletion in it can be written in 30 ways
+    genome = SequenceGenome({CHROM: codes})
+
+    def bases(start: int, stop: int) -> str:
+        return decode(genome.fetch(CHROM, start, stop)).decode()
+
+    def other(base: str) -> str:
+        return "ACGT"["ACGT".index(base) - 1]
+
+    middle = bases(501, 509)
+    ends = bases(500, 501) + middle + bases(509, 510)
+    found = [
+        normalise(genome, CHROM, 500, ends, other(ends[0]) + middle + other(ends[-1])),
+        normalise(genome, CHROM, 700, bases(700, 702), other(bases(700, 701)) + "AC" + other(bases(701, 702))),
+        normalise(genome, CHROM, 1_215, "A", ""),
+        normalise(genome, CHROM, 1_215, "", "A"),
+    ]
+    assert [change.kind for change in found] == ["MNV", "delins", "deletion", "insertion"]
+    drawn = draw_background(genome, found, 100, 600, 1)
+    for change in found:
+        same = [one for one in drawn if kind_of(genome, one) == kind_of(genome, change)]
+        assert len(same) == len(set(same)) == 100
+        assert change not in same
+        for one in same:
+            assert one == normalise(genome, CHROM, one.start, one.ref, one.alt)
+            assert one.ref == bases(one.start, one.stop)
+            assert one.kind == change.kind
+    multiple = [one for one in drawn if one.kind == "MNV"]
+    assert all([a == b for a, b in zip(one.ref, one.alt, strict=True)] == [False, *[True] * 8, False] for one in multiple)
+
+
 def test_background_matches_in_kind(tmp_path: Path) -> None:
     genome = SequenceGenome({CHROM: random_codes(3_000)[0].numpy(), "chr2": random_codes(500, seed=2)[0].numpy()})
     found = [Change(CHROM, 1_000, "", "AC"), Change("chr2", 200, decode(genome.fetch("chr2", 200, 203)).decode(), "")]
@@ -391,6 +424,7 @@ def test_background_matches_in_kind(tmp_path: Path) -> None:
     for change in drawn:
         assert change.ref == decode(genome.fetch(change.chrom, change.start, change.stop)).decode()
         assert change.ref != change.alt
+        assert change == normalise(genome, change.chrom, change.start, change.ref, change.alt)
     deltas = np.array([float(i) for i in range(len(drawn))])
     ranks = rank(genome, found[:1], np.array([-4.5]), drawn, deltas)
     same = [
