@@ -15,6 +15,7 @@ from genoscan.engine.inputs import Dense, Spans
 from genoscan.engine.stages import StagePipeline, run_in_parallel, shares
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
+from genoscan.engine.workers import workers
 from genoscan.layer import leaves
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.mamba import MambaConfig
@@ -166,6 +167,50 @@ def test_work_side_by_side_is_done_at_once_and_told_in_order() -> None:
 
     assert run_in_parallel([work(1), work(2)]) == [(1, 1), (2, 1)]
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+@pytest.mark.parametrize("sweep", ["forward", "adjoint"])
+def test_a_failure_in_a_window_ends_the_stages_of_another(stack: Stack, sweep: str, fails: int) -> None:
+    begun, found = threading.Barrier(2, timeout=10), []
+
+    def endless(check: Callable[[], None]) -> None:
+        x = Dense(torch.randn(1, LENGTH, 4))
+        begun.wait()
+        while True:
+            if sweep == "forward":
+                list(forward(stack, x, tile=TILE, progress=lambda _positions: check()))
+            else:
+                pull = adjoint(stack, x, WeightedSum(x.x), tile=TILE, slots=2, progress=lambda _positions: check())
+                consume(pull)
+
+    def failing(_check: Callable[[], None]) -> None:
+        begun.wait()
+        raise ValueError("a window")
+
+    def run() -> None:
+        torch.set_num_threads(4)  # two stages for each of two windows
+        work = [endless, endless]
+        work[fails] = failing
+        with pytest.raises(ValueError, match="a window"):
+            run_in_parallel(work)
+        found.append(torch.get_num_threads())
+
+    watched = threading.Thread(target=run, daemon=True)  # which may hang
+    watched.start()
+    watched.join(timeout=20)
+    assert found == [4]
+
+
+def test_threads_that_begin_later_have_as_many_threads_as_before() -> None:
+    torch.set_num_threads(3)
+    with workers(2) as group:
+        assert group.run([torch.get_num_threads] * 2) == [1, 1]
+    found: list[int] = []
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert found == [3]
 
 
 @pytest.mark.parametrize("fails", [0, 1])

@@ -10,7 +10,7 @@ number of stages.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
@@ -65,10 +65,14 @@ class ThreadGroup:
         try:
             for thread in threads:
                 thread.start()
-            with buffer_pool(), suppress(Stopped):  # the original exception is raised below
-                yield
-        except BaseException:
-            self._end()
+            with buffer_pool():
+                try:
+                    yield
+                except Stopped:
+                    if not self._ended:  # the group in which this one runs has ended
+                        raise
+        except BaseException as failure:
+            self._end(failure)
             raise
         finally:
             # If the body has completed, the last stage may still be running: wait for it.
@@ -83,15 +87,14 @@ class ThreadGroup:
         try:
             with buffer_pool():
                 work()
-        except Stopped:
-            pass
         except BaseException as failure:
-            self._failure = failure
-            self._end()
+            self._end(failure)
 
-    def _end(self) -> None:
+    def _end(self, failure: BaseException) -> None:
+        """End the group, if it has not ended; `failure` is then the reason, and may be the `Stopped` of another group."""
         with self._changed:
-            self._ended = True
+            if not self._ended:
+                self._ended, self._failure = True, failure
             self._changed.notify_all()
 
 

@@ -56,6 +56,7 @@ def workers(threads: int) -> Iterator[Workers]:
         pool.__enter__()
         pools.append(pool)
 
+    before = torch.get_num_threads()
     executor = ThreadPoolExecutor(threads, initializer=begin)
     group = Workers(executor)
     try:
@@ -63,3 +64,5 @@ def workers(threads: int) -> Iterator[Workers]:
     finally:
         group.ended = True
         executor.shutdown(cancel_futures=True)
+        # Threads that are started later begin with the number that was set last, in any thread.
+        torch.set_num_threads(before)
