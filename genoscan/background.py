@@ -11,8 +11,8 @@ from genoscan.genome.genome import Genome
 from genoscan.genome.variant import Change, normalise
 
 Kind = tuple[str, int, int, str]
-"""Sequence, length of REF, length of ALT and, for one base, that base and its neighbours, or, for several bases that are
-replaced by as many, which of them differ (X) and which do not (=)."""
+"""Sequence, length of REF, length of ALT, and a text: of one base that is replaced by one, it and its neighbours; of
+several that are replaced by as many, which differ (X) and which do not (=)."""
 
 _TRIES = 20
 

@@ -91,7 +91,7 @@ def first_order_substitutions(
         offset = model.label_offset
         counted = torch.from_numpy((starts >= max(terms.first, offset)) & (starts < terms.last))
         log_p = torch.zeros_like(gradient)
-        method = model.method.fit(model.stack, len(codes), 1)
+        method = model.method.fit(model.stack, len(codes), 1, forward=True)
         for span, outputs in method.forward(model.stack, OneHot(codes[None], model.table())):
             start, stop = max(first, span.start + offset), min(last, span.stop + offset)
             if start < stop:

@@ -6,6 +6,7 @@ from threading import Lock
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
@@ -40,6 +41,7 @@ class Gradient(NamedTuple):
     gradient: Float[Tensor, "batch length symbols"]
 
 
+@torch.inference_mode(False)
 def gradient(
     model: Model,
     codes: UInt8[Tensor, "batch length"],
@@ -82,6 +84,7 @@ def gradient(
     return Gradient(stream_gradient(model, codes, target, receive, method, progress=progress), whole)
 
 
+@torch.inference_mode(False)
 def stream_gradient(
     model: Model,
     codes: UInt8[Tensor, "batch length"],
@@ -160,7 +163,7 @@ def stream_value(
     Memory is needed for the activations of one tile and for one carry. Bidirectional models also need
     memory for the activations between layers.
     """
-    method = model.method.fit(model.stack, shape[1], shape[0])
+    method = model.method.fit(model.stack, shape[1], shape[0], forward=True)
 
     def run(rows: slice, report: Progress) -> np.ndarray:
         own, value = target.rows(rows), np.zeros(rows.stop - rows.start)

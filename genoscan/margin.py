@@ -103,7 +103,7 @@ def _update_minimum(job: Job, window: Window, smallest: np.ndarray, progress: Pr
     codes, scored = job.read([window]), window.scored_span
     rows = smallest if window.strand == "+" else smallest[::-1]
     network, inputs = margins(job.model.stack), OneHot(codes, job.model.table())
-    method = job.model.method.fit(network, inputs.length, inputs.batch)
+    method = job.model.method.fit(network, inputs.length, inputs.batch, forward=True)
     for span, found in method.forward(network, inputs, progress=progress):
         start, stop = max(span.start, scored.start), min(span.stop, scored.stop)
         if start >= stop:

@@ -377,7 +377,7 @@ def _predict_batch(job: Prediction, batch: Batch, arrays: Arrays, progress: Prog
                 at, scored = arrays.slice_of(window.scored), codes[window.scored_span]
                 arrays.codes[at] = reverse_complement(scored) if window.strand == "-" else scored
         inputs = OneHot(torch.from_numpy(read), job.model.table())
-        method = job.model.method.fit(job.model.network, inputs.length, len(windows))
+        method = job.model.method.fit(job.model.network, inputs.length, len(windows), forward=True)
         for span, outputs in method.forward(job.model.network, inputs, progress=progress):
             for row, window in enumerate(windows):
                 for head in job.heads:

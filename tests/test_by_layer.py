@@ -3,6 +3,7 @@
 import copy
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from genoscan.engine.inputs import Dense, Spans
 from genoscan.engine.methods import Layerwise
 from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import WeightedSum
+from genoscan.errors import InputError
 from genoscan.layer import BidirectionalNetwork
 from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.foreign.families import read_foreign
@@ -211,6 +213,28 @@ def test_a_direction_that_fails_stops_the_other(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ValueError, match="one direction"):
         pulled(stack, torch.rand(1, LENGTH, config["vocab_size"], dtype=torch.float64))
     assert ran["rev"] < 2 * tiles
+
+
+def test_a_forward_pass_needs_two_boundaries(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
+    stack, x, _ = problem
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    class Counting(BoundaryStore):
+        def _numbers(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+            nonlocal most
+            numbers = super()._numbers(shape, like)
+            alive.append(weakref.ref(numbers))
+            most = max(most, sum(ref() is not None for ref in alive))
+            return numbers
+
+    list(forward_by_layer(stack, Dense(x), tile=TILE, store=Counting(LENGTH, torch.device("cpu"))))
+    assert most == 2
+    enough = 2 * x.shape[0] * LENGTH * stack.width * x.element_size()
+    assert Layerwise(tile=TILE, memory=enough).fit(stack, LENGTH, 1, forward=True).boundaries == 1
+    for memory, forward in ((enough - 1, True), (enough, False)):
+        with pytest.raises(InputError, match="need at least"):
+            Layerwise(tile=TILE, memory=memory).fit(stack, LENGTH, 1, forward=forward)
 
 
 def test_memory_is_planned_for_the_layer_that_needs_most() -> None:

@@ -152,6 +152,12 @@ def test_nothing_to_edit() -> None:
     assert not list(edited_outputs(tiny_stack(), genome(50)[0], one_hot_table(), [], tile=8, label_offset=1))
 
 
+def test_a_deletion_of_the_whole_window_leaves_nothing_to_run() -> None:
+    edits = [Edit(0, 50, (), 50)]
+    tiles = list(edited_outputs(tiny_stack(), genome(50)[0], one_hot_table(), edits, tile=8, label_offset=1))
+    assert all((tile.positions < 0).all() for tile in tiles)
+
+
 def test_copies_past_the_end_are_padded() -> None:
     codes = np.arange(4, dtype=np.uint8)
     assert edited_copy(codes, Edit(1, 3, (0,), 4), 0, 5).tolist() == [0, 0, 3, 4, 4]

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,13 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from toys import genome, tiny_config, tiny_stack
 
+from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import encode
 from genoscan.genome.annotation import read_annotation
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.weights import build
 from genoscan.model import load_model
 from genoscan.training.data import Piece, SequenceId, Split
+from genoscan.training.evaluation import label_metrics
 from genoscan.training.labels import MAX_LABELS, label_bases
 from genoscan.training.metrics import average_precision, best_f1, top_n_precision
 from genoscan.training.objective import prepare_batch
@@ -155,6 +159,28 @@ def test_intervals_by_hand(tmp_path: Path) -> None:
     assert names[4:10] == ["", "peak", "peak", "other,peak", "other", ""]
     heads = labelled(tmp_path, "chr1\t5\t8\tpeak\t0\t-\nchr1\t7\t9\tpeak\t0\t+\n", "intervals")
     assert words(heads["intervals"])[0][4:10] == ["", "peak-", "peak-", "peak+,peak-", "peak+", ""]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("chr1\t5\t8\tmy peak\n", 'feature "my peak": expected a name of letters, digits and _ . \' + - only'),
+        ("chr1\t5\t8\ta:b\t0\t+\n", 'feature "a:b": expected a name of'),
+        ("chr1\t5\t8\tCD4+\n", 'feature "CD4+": ends in +, which marks strands, but not all features have one'),
+    ],
+)
+def test_names_that_cannot_be_labels_are_refused(tmp_path: Path, row: str, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        labelled(tmp_path, row, "intervals")
+
+
+def test_metrics_of_predictions_that_are_not_finite_are_refused() -> None:
+    stack = tiny_stack(8, 1)
+    with torch.no_grad():
+        stack.head.weight *= float("inf")
+    piece = Piece(genome(50)[0].numpy(), {})
+    with pytest.raises(NonFiniteError, match="predictions on held-out sequences are not finite"):
+        label_metrics(stack, tiny_config(8, 1), [piece])
 
 
 @pytest.mark.parametrize("scheme", ["genes", "frames"])

@@ -18,9 +18,10 @@ from toys import genome, mixed_config, mixed_stack, one_hot_table, output_column
 
 from benchmarks.speed.sequence import shipped_genome
 from genoscan.engine.adjoint import adjoint, consume
-from genoscan.engine.inputs import OneHot
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import Dense, OneHot
 from genoscan.engine.tangent import BaseChange, tangent
-from genoscan.engine.target import whole_window
+from genoscan.engine.target import WeightedSum, whole_window
 from genoscan.errors import ModelError
 from genoscan.genome.genome import open_genome
 from genoscan.layers.automaton import from_automaton, open_reading_frames
@@ -550,6 +551,15 @@ def test_a_dictionary_that_changes_changes_the_maps() -> None:
     with torch.no_grad():
         block.dictionary.copy_(block.dictionary.flip(-2))
     assert torch.equal(argmax_maps(block.dictionary), block.config.d_state - 1 - first)
+
+
+def test_a_model_that_ran_in_inference_mode_is_differentiable() -> None:
+    stack, inputs = mixed_stack(8, ("pd_ssm",)), Dense(torch.randn(1, 40, 4, dtype=F64))
+    target = WeightedSum(torch.randn(1, 40, 4, dtype=F64))
+    with torch.inference_mode():
+        list(forward(stack, inputs, tile=16))
+    found = torch.cat([x_bar for _, x_bar in adjoint(stack, inputs, target, tile=16, slots=2)], 1)
+    assert found.abs().sum() > 0
 
 
 def peak_of_a_step(kind: Literal["activated", "straight_through"], length: int) -> None:

@@ -1,15 +1,19 @@
 """A run that is killed inside a window continues from its last saved state, to the same bytes."""
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import bases, elsewhere, listing, tiny_model, write_fasta
 from commands import genoscan as command
 from truth import caduceus
 
 import genoscan
+from genoscan.engine.boundaries import BoundaryStore, TensorBoundary
+from genoscan.engine.recovery import load_layer, save_layer
 from genoscan.errors import OutputError
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
@@ -127,6 +131,29 @@ def test_a_run_continues_with_other_memory(source: Path, tmp_path: Path, always:
             run(source, tmp_path, "causal", "+", memory=first * 20 * each)
         run(source, tmp_path, "causal", "+", memory=then * 20 * each)
         assert (tmp_path / "x.npz").read_bytes() == truth
+
+
+def test_a_saved_boundary_is_not_read_at_once(tmp_path: Path, always: pytest.MonkeyPatch) -> None:
+    """Boundaries are spilled because they do not fit in memory."""
+    assert always
+    (tmp_path / "spill").mkdir()
+    store = BoundaryStore(1 << 20, tmp_path / "spill")
+    boundary = store.boundary(torch.zeros(1, 1, 4))
+    assert isinstance(boundary, TensorBoundary)
+    boundary.numbers.copy_(torch.arange(boundary.numbers.numel()).view_as(boundary.numbers))
+    saved = FileSnapshots(tmp_path, "w", list, lambda _at: 0)
+    save_layer(saved, 3, boundary)
+    tracemalloc.start()
+    try:
+        found = load_layer(saved, store, torch.device("cpu"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert isinstance(found.boundary, TensorBoundary)
+    assert (found.layer, found.value) == (3, None)
+    assert torch.equal(found.boundary.numbers, boundary.numbers)
+    assert peak < boundary.numbers.nbytes / 3
 
 
 def test_killed_inside_a_window(source: Path, tmp_path: Path) -> None:

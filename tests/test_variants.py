@@ -398,7 +398,9 @@ def test_background_of_long_alleles_is_normalised_and_differs_where_they_do() ->
             assert one.ref == bases(one.start, one.stop)
             assert one.kind == change.kind
     multiple = [one for one in drawn if one.kind == "MNV"]
-    assert all([a == b for a, b in zip(one.ref, one.alt, strict=True)] == [False, *[True] * 8, False] for one in multiple)
+    assert all(
+        [a == b for a, b in zip(one.ref, one.alt, strict=True)] == [False, *[True] * 8, False] for one in multiple
+    )
 
 
 def test_background_matches_in_kind(tmp_path: Path) -> None:

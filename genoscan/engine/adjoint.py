@@ -81,7 +81,8 @@ def adjoint(
     Each time a tile has been run forward, or forward and backward, `progress` is called with the number
     of positions in the tile. If `snapshots` is given, the state of the sweep is saved from time to
     time, and an interrupted sweep continues from the last saved state. A tile is not yielded again if
-    the caller received its gradient before that state was saved. If `spans` is given, these are the tiles,
+    the caller received its gradient before that state was saved; a state contains no cotangents of parameters, which
+    are refused with `snapshots`. If `spans` is given, these are the tiles,
     and `tile` is not used. `observe` is called after the backward pass over each tile, in the thread of the
     stage.
 
@@ -97,6 +98,8 @@ def adjoint(
 
     Time: one backward pass over each tile, and the forward passes listed by `checkpoints.schedule`.
     """
+    if parameters and snapshots is not None:
+        raise ValueError("snapshots contain no cotangents of parameters: expected one of the two")
     tiles = Spans(inputs.length, tile) if spans is None else spans
     sweep = StagePipeline(layer)
     count = len(sweep.stages)

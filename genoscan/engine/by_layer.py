@@ -50,7 +50,7 @@ def adjoint_by_layer(
 
     The generator returns an `AdjointResult` without carries. If `snapshots` is given, the current
     boundary is saved from time to time, and an interrupted sweep continues from the last saved
-    boundary. The cotangents of parameters are not saved.
+    boundary, which contains no cotangents of parameters: these are refused with `snapshots`.
 
     Notes
     -----
@@ -66,6 +66,8 @@ def adjoint_by_layer(
     Time: one backward pass over each layer, the forward passes listed by `checkpoints.schedule`, and
     one more forward pass over the last layer.
     """
+    if parameters and snapshots is not None:
+        raise ValueError("snapshots contain no cotangents of parameters: expected one of the two")
     sweep = _swept(chain, inputs, tile, store, progress, parameters)
     layers = chain.blocks
     state = load_layer(snapshots, store, sweep.device)

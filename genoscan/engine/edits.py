@@ -241,7 +241,7 @@ class _Plan:
 
     def step(self, edits: Sequence[Edit]) -> int:
         """Return the number of positions that are run at once: the same in all batches, so that memory is reused."""
-        longest = max(map(self.length, edits))
+        longest = max(1, *map(self.length, edits))
         return STEP if self.checks else -(-longest // -(-longest // _LONGEST_STEP))
 
     def needed(self, edit: Edit) -> int:

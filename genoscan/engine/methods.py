@@ -114,8 +114,10 @@ class Method(Protocol):
         """
         ...
 
-    def fit(self, network: Network, length: int, batch: int) -> "Method":
+    def fit(self, network: Network, length: int, batch: int, *, forward: bool = False) -> "Method":
         """Return a method with storage settings for `batch` windows of `length` positions each.
+
+        With `forward`, the settings are for `forward` and `tangent`, which may need less memory than gradients.
 
         Raises
         ------
@@ -267,10 +269,10 @@ class Adjoint:
             return slice(span.start - before, span.stop + after)
         return slice(min(span.start - before, outputs.start), max(span.stop, outputs.stop))
 
-    def fit(self, network: Layer, length: int, batch: int) -> "Adjoint":
+    def fit(self, network: Layer, length: int, batch: int, *, forward: bool = False) -> "Adjoint":
         """Return a copy that keeps the activations of as many tiles as the memory permits."""
         weights = next(network.parameters(), None)
-        if not self.memory or (weights is not None and weights.device.type == "cuda"):
+        if forward or not self.memory or (weights is not None and weights.device.type == "cuda"):
             return self
         fitting = self.memory // (self.tile * self.position_bytes * batch)
         return replace(self, kept=max(1, min(fitting, -(-length // self.tile))))
@@ -417,8 +419,10 @@ class Layerwise:
         start, stop = min(span.start, outputs.start), max(span.stop, outputs.stop)
         return slice(start - before, stop + after)
 
-    def fit(self, network: BidirectionalNetwork, length: int, batch: int) -> "Layerwise":
+    def fit(self, network: BidirectionalNetwork, length: int, batch: int, *, forward: bool = False) -> "Layerwise":
         """Return a copy that stores as many boundaries as the memory limit permits.
+
+        With `forward`, only the two boundaries in use by a layer have to fit.
 
         Raises
         ------
@@ -431,12 +435,12 @@ class Layerwise:
         if device.type == "cuda" and self.memory is None:
             # Total rather than free memory: the latter changes during sweeps.
             half = torch.cuda.get_device_properties(device).total_memory // 2
-            if self._boundary_bytes(network, length, batch) <= half:
+            if self._boundary_bytes(network, length, batch, forward=forward) <= half:
                 return replace(self, place=device)
         memory = memory_limit() // 2 if self.memory is None else self.memory
-        for boundaries in range(len(network.blocks), 0, -1):
+        for boundaries in range(1 if forward else len(network.blocks), 0, -1):
             method = replace(self, boundaries=boundaries)
-            if (needed := method._boundary_bytes(network, length, batch)) <= memory:
+            if (needed := method._boundary_bytes(network, length, batch, forward=forward)) <= memory:
                 return method
         raise InputError(
             f"--memory {memory / 1e9:.3g}GB: {batch} windows of {length:,} bases need at least "
@@ -521,7 +525,7 @@ class Layerwise:
         """Yield all outputs for edited copies; see `engine.edited_windows.edited_windows`."""
 
         def run(rows: Tensor) -> Tensor:
-            method = self.fit(network, rows.shape[1], len(rows))
+            method = self.fit(network, rows.shape[1], len(rows), forward=True)
             tiles = [outputs for _, outputs in method.forward(network, OneHot(rows, table))]
             progress(rows.numel())
             return torch.cat(tiles, 1)
@@ -542,7 +546,7 @@ class Layerwise:
         """Yield the derivatives of all outputs; see `engine.edit_tangents`."""
 
         def sweep(inputs: Inputs, directions: Directions) -> Iterator[tuple[slice, Tensor, Tensor]]:
-            method = self.fit(network, inputs.length, inputs.batch * (1 + directions.count))
+            method = self.fit(network, inputs.length, inputs.batch * (1 + directions.count), forward=True)
             return method.tangent(network, inputs, directions)
 
         return edit_tangents_of_windows(sweep, codes, table, edits, progress=progress)
@@ -550,9 +554,12 @@ class Layerwise:
     def _store(self, inputs: Inputs) -> BoundaryStore:
         return BoundaryStore(inputs.length, self.spill or self.place)
 
-    def _boundary_bytes(self, network: BidirectionalNetwork, length: int, batch: int) -> int:
+    def _boundary_bytes(self, network: BidirectionalNetwork, length: int, batch: int, *, forward: bool = False) -> int:
         """Return the maximum size, in bytes, of the boundaries and of the carries stored with them."""
         layers = network.blocks
+        boundary = batch * length * network.width * next(network.parameters()).element_size()
+        if forward:  # the input and the output of a layer
+            return 2 * boundary
         kept = min(self.boundaries or len(layers), len(layers))
         # Two boundaries in use by a layer; the outputs of both directions if the merge is not
         # additive; and, with fewer boundaries than layers, one that is being recomputed.
@@ -561,6 +568,4 @@ class Layerwise:
             sum(leaf.nbytes for way in (layer.left_to_right, layer.right_to_left) for leaf in leaves(way.begin(batch)))
             for layer in layers
         )
-        size = next(network.parameters()).element_size()
-        boundary = batch * length * network.width * size
         return kept * boundary + -(-length // self.tile) * carries

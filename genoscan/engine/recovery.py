@@ -25,6 +25,8 @@ from genoscan.engine.boundaries import Boundary, BoundaryStore, TensorBoundary
 from genoscan.layer import Carry, leaves, map_leaves
 
 _CARRY, _CUT, _LAYER = "carry-", "cut", "layer"
+_PART, _PART_LENGTH = "numbers-", 1 << 16
+"""Name of a part of a saved boundary, and its positions: parts are read one by one."""
 
 
 @runtime_checkable
@@ -40,7 +42,7 @@ class Snapshots(Protocol):
         ...
 
     def load(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """Return all saved arrays by name."""
+        """Return all saved arrays by name. An array is read when it is looked up."""
         ...
 
 
@@ -203,10 +205,11 @@ def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.
     found = snapshots.load().get(_LAYER) if snapshots is not None else None
     if found is None:
         return None
-    numbers, value = torch.from_numpy(found["numbers"]), found.get("value")
-    boundary = store.boundary(numbers[:, :1].to(device))
+    boundary = store.boundary(torch.from_numpy(found[f"{_PART}0"])[:, :1].to(device))
     assert isinstance(boundary, TensorBoundary)
-    boundary.numbers.copy_(numbers)
+    for name, part in _parts(boundary).items():
+        part.copy_(torch.from_numpy(found[name]))
+    value = found.get("value")
     return LayerState(int(found["layer"]), boundary, None if value is None else torch.from_numpy(value))
 
 
@@ -227,8 +230,12 @@ def save_layer(
     assert isinstance(boundary, TensorBoundary)
     if not snapshots.due(boundary.numbers.nbytes):
         return
-    tensors = {"layer": torch.tensor(layer), "numbers": boundary.numbers}
+    tensors = {"layer": torch.tensor(layer), **_parts(boundary)}
     snapshots.save(_LAYER, _arrays(tensors if value is None else tensors | {"value": value}))
+
+
+def _parts(boundary: TensorBoundary) -> dict[str, Tensor]:
+    return {f"{_PART}{i}": part for i, part in enumerate(boundary.numbers.split(_PART_LENGTH, 1))}
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

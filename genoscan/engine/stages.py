@@ -91,7 +91,7 @@ class ThreadGroup:
             self._end(failure)
 
     def _end(self, failure: BaseException) -> None:
-        """End the group, if it has not ended; `failure` is then the reason, and may be the `Stopped` of another group."""
+        """End the group, unless it has ended, because of an exception, which may be the `Stopped` of another group."""
         with self._changed:
             if not self._ended:
                 self._ended, self._failure = True, failure

@@ -32,9 +32,18 @@ RESERVED = "log-likelihood", "logit", "log-odds"
 _NAME = re.compile(r"[A-Za-z0-9_.'+-]+")
 
 
+LETTERS = "letters, digits and _ . ' + -"
+"""Characters of the names of labels and heads."""
+
+
+def is_label(name: str) -> bool:
+    """Return whether a text can be the name of a label."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _check_label(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r}: expected letters, digits and _ . ' + - only")
+    if not is_label(name):
+        raise ValueError(f"{name!r}: expected {LETTERS} only")
     return name
 
 

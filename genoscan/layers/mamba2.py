@@ -167,7 +167,7 @@ class Mamba2(nn.Module):
         shared = config.n_groups * config.d_state
         u, B, C = mixed.split([self.channels, shared, shared], -1)
         low, high = config.dt_limit
-        delta = F.softplus(dt + self.dt_bias)
+        delta = F.softplus(dt + self.dt_bias, threshold=40)
         if (low, high) != (0.0, None):
             delta = delta.clamp(low, high)
         groups = [part.chunk(config.n_groups, -1) for part in (u, self._by_channel(delta), B, C, z)]

@@ -98,7 +98,7 @@ class Dual(Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(function, "__name__", "")
-        if name in ("__setitem__", "out") or (name.endswith("_") and not name.endswith("__")):
+        if name == "__setitem__" or "out" in kwargs or (name.endswith("_") and not name.endswith("__")):
             raise NotImplementedError(f"{name}: writing in place loses the tangents")
         with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
             outputs = function(*tree_map(primal, args), **tree_map(primal, kwargs))

@@ -32,7 +32,8 @@ def remembered(compute: Callable[[Tensor], Result]) -> Callable[[Tensor], Result
     def remember(tensor: Tensor) -> Result:
         version = tensor.data_ptr(), tensor._version
         if kept.get(tensor, (None,))[0] != version:
-            kept[tensor] = version, compute(tensor)
+            with torch.inference_mode(False):  # or no later gradient could use the result
+                kept[tensor] = version, compute(tensor)
         result: Result = kept[tensor][1]
         return result
 

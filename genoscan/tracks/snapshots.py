@@ -7,11 +7,12 @@ import os
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from genoscan.errors import OutputError
 from genoscan.tracks.atomic import os_errors
@@ -84,26 +85,27 @@ class FileSnapshots:
             self._ended = time.monotonic()
             self._took = self._ended - started
 
-    def load(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return all saved states, and verify the results that were stored before each state was saved.
+    def load(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """Return all saved states, and verify them and the results that were stored before each was saved.
 
         Returns
         -------
         dict
-            Arrays of each state, by the name of the state.
+            Arrays of each state, by the name of the state. An array is read when it is looked up.
 
         Raises
         ------
         OutputError
             If a file is damaged, or a stored result does not match its checksum.
         """
-        found = {}
+        found: dict[str, Mapping[str, np.ndarray]] = {}
         for path in sorted(self._folder.glob(f"{self._prefix}*{SUFFIX}")):
             try:
-                with np.load(path, allow_pickle=False) as archive:
-                    arrays = {key: archive[key] for key in archive.files}
-                pieces = arrays.pop("pieces").tolist()
-                intact = all(self._checksum(slice(start, stop)) == crc for start, stop, crc in pieces)
+                with zipfile.ZipFile(path) as archive:
+                    intact = archive.testzip() is None
+                arrays = _Arrays(path)
+                pieces = arrays["pieces"].tolist()
+                intact &= all(self._checksum(slice(start, stop)) == crc for start, stop, crc in pieces)
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 intact = False
             if not intact:
@@ -112,3 +114,27 @@ class FileSnapshots:
             name = path.name.removeprefix(self._prefix).removesuffix(SUFFIX)
             found[name] = arrays
         return found
+
+
+class _Arrays(Mapping[str, np.ndarray]):
+    """Arrays of an archive, each of which is read from the file when it is looked up."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._open() as archive:
+            self._names = archive.files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with self._open() as archive:
+            array: np.ndarray = archive[name]
+            return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _open(self) -> NpzFile:
+        archive: NpzFile = np.load(self._path, allow_pickle=False)
+        return archive

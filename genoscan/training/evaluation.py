@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import LogLikelihood, whole_window
+from genoscan.errors import NonFiniteError
 from genoscan.genome.alphabet import N
 from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.config import ModelConfig, base_table
@@ -191,7 +192,12 @@ def _predictions(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -
         codes = torch.from_numpy(np.ascontiguousarray(piece.codes))[None]
         for _, tile in choose_method(stack, tile=_TILE).forward(stack, OneHot(codes, table)):
             outputs.append(tile[0].float().cpu().numpy())
-    return np.concatenate(outputs)
+    found = np.concatenate(outputs)
+    if not np.isfinite(found).all():
+        raise NonFiniteError(
+            "the model's predictions on held-out sequences are not finite: its metrics have no meaning"
+        )
+    return found
 
 
 def _table_and_columns(stack: Network, config: ModelConfig) -> tuple[Tensor, Tensor]:

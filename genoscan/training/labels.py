@@ -29,7 +29,8 @@ from jaxtyping import UInt32
 
 from genoscan.errors import InputError
 from genoscan.genome.feature import Feature, Interval, Transcript
-from genoscan.layers.heads import HeadConfig
+from genoscan.genome.files import excerpt
+from genoscan.layers.heads import LETTERS, HeadConfig, is_label
 
 MAX_LABELS: Final = 16
 """Maximum number of labels of a head, because a 32-bit integer stores two bits per label (see `Labels`)."""
@@ -274,12 +275,19 @@ def label_bases(scheme: str, features: Sequence[Feature], sizes: Mapping[str, in
 
 def _interval_head(features: Sequence[Feature]) -> HeadConfig:
     names = sorted({feature.name or "region" for feature in features})
+    for name in names:
+        if not is_label(name):
+            raise InputError(f'feature "{excerpt(name)}": expected a name of {LETTERS} only, which becomes a label')
     stranded = bool(features) and all(feature.strand in _OPPOSITE for feature in features)
     n_labels = len(names) * (2 if stranded else 1)
     if not 1 <= n_labels <= MAX_LABELS:
         raise InputError(
             f"found {len(names):,} names of features, which are {n_labels:,} labels, expected 1 to {MAX_LABELS}; "
             "keep the features of interest, and give those of one kind the same name"
+        )
+    if not stranded and (signs := [name for name in names if name.endswith(("+", "-"))]):
+        raise InputError(
+            f'feature "{signs[0]}": ends in {signs[0][-1]}, which marks strands, but not all features have one'
         )
     return _head([], names, "sigmoid") if stranded else _head(names, [], "sigmoid")
 
