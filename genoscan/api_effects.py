@@ -278,8 +278,14 @@ def _table(variants: "str | Path | Sequence[str] | pd.DataFrame", genome: Genome
     if isinstance(variants, str | Path):
         return read_variants(variants, genome)
     if isinstance(variants, Sequence):
+        for variant in variants:
+            if not isinstance(variant, str):
+                raise InputError(f"variant {variant!r}: expected a text such as chr1:1,024:A>C")
         return parse_variants(variants, genome)
+    if not hasattr(variants, "columns"):
+        raise InputError(f"variants: found {type(variants).__name__}, expected a path, a list of texts or a DataFrame")
     for name in _COLUMNS:
         if name not in variants.columns:
             raise InputError(f"variants: no column {name}, expected {', '.join(_COLUMNS)}")
-    return tabulate(zip(*(variants[name] for name in _COLUMNS), strict=True), genome)
+    names = variants["id"].fillna(".") if "id" in variants.columns else ["."] * len(variants)
+    return tabulate(zip(*(variants[name] for name in _COLUMNS), names, strict=True), genome)

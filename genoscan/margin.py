@@ -79,7 +79,12 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     """
     check_margins(job, path)
     windows_of = {region: windows for batch in job.batches for windows in batch for region in windows[0].regions}
-    record = settings(job) | {"command": list(command), "regions": region_records(job.regions), "track": "margin"}
+    record = settings(job) | {
+        "command": list(command),
+        "regions": region_records(job.regions),
+        "track": "margin",
+        "scored_bases": 0,
+    }
     with atomic_files() as files:
         with open_tracks([path], job.genome.sizes, files) as track:
             for windows, regions in groupby(job.regions, windows_of.__getitem__):
@@ -94,6 +99,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
                     for region in regions:
                         at = slice(region.start - scored.start, region.end - scored.start)
                         write_in_pieces(track, region, smallest[at])
+                        record["scored_bases"] += int(np.isfinite(smallest[at]).sum())
         write_provenance(path, record, files)
     return record
 

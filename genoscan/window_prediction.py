@@ -1,5 +1,6 @@
 """Predictions of pooled heads: one row per region, with the probability or logit of each label."""
 
+import csv
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -228,7 +229,7 @@ def write_windows(
             }
             part = files.create(path)
             with os_errors(path):
-                table.to_csv(part, sep="\t", index=False, float_format="%.6g")
+                table.to_csv(part, sep="\t", index=False, float_format="%.6g", quoting=csv.QUOTE_NONE)
             write_provenance(path, record, files)
 
 

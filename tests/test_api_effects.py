@@ -69,20 +69,23 @@ def test_variants_are_those_of_the_command_line(tiny: genoscan.Model, fasta: Pat
     rows = [("chr1", at, LETTERS[at - 1], other(LETTERS[at - 1])) for at in (30, 20, 100)]
     rows += [("chr1", 50, LETTERS[49:52], LETTERS[49]), ("chr1", 141, "N", "A"), ("chr9", 5, "A", "C")]
     path = tmp_path / "v.tsv"
-    path.write_text("chrom\tpos\tref\talt\n" + "".join("\t".join(map(str, row)) + "\n" for row in rows))
+    lines = ["\t".join(map(str, (*row, f"v{i}"))) for i, row in enumerate(rows)]
+    path.write_text("\n".join(["chrom\tpos\tref\talt\tid", *lines, ""]))
     run("variants", fasta, path, "-o", tmp_path / "o.tsv", "--first-order", tiny=tiny)
     given: Any = path
     if form == "list":
         given = [f"{chrom}:{pos:,}:{ref}>{alt}" for chrom, pos, ref, alt in rows]
     elif form == "table":
-        given = pd.DataFrame(rows, columns=["chrom", "pos", "ref", "alt"])
+        given = pd.DataFrame(rows, columns=["chrom", "pos", "ref", "alt"]).assign(
+            id=[f"v{i}" for i in range(len(rows))]
+        )
     genome = genoscan.open_genome(fasta) if form == "open genome" else fasta
     found = genoscan.score_variants(genome, given, tiny, first_order=True).to_dataframe()
     written = pd.read_csv(tmp_path / "o.tsv", sep="\t", na_values=".", keep_default_na=False)
     assert list(found) == list(written)
     for name in ("delta", "own", "downstream", "jsd", "first", "largest_at"):
         assert np.allclose(found[name].astype(float), written[name].astype(float), rtol=1e-8, equal_nan=True), name
-    for name in ("chrom", "pos", "ref", "alt", "status"):
+    for name in ("chrom", "pos", "ref", "alt", "status", *(() if form == "list" else ("id",))):
         assert found[name].tolist() == written[name].tolist()
     assert found["status"].tolist()[:4] == ["ok"] * 4 and "ok" not in found["status"].tolist()[4:]
 
@@ -91,6 +94,8 @@ def test_variants_are_those_of_the_command_line(tiny: genoscan.Model, fasta: Pat
     ("given", "said"),
     [
         (["chr1:5"], "expected CHROM:POS:REF>ALT"),
+        ([("chr1", 5, "A", "C")], r"variant \('chr1', 5, 'A', 'C'\): expected a text such as chr1:1,024:A>C"),
+        (iter(["chr1:5:A>C"]), "found list_iterator, expected a path, a list of texts or a DataFrame"),
         (pd.DataFrame({"chrom": ["chr1"], "pos": [5], "ref": ["A"]}), "no column alt"),
         (pd.DataFrame({"chrom": ["chr1"], "pos": [5.5], "ref": ["A"], "alt": ["C"]}), "expected an integer"),
         (pd.DataFrame({"chrom": ["chr1"], "pos": [5], "ref": ["A"], "alt": [np.nan]}), "two texts"),

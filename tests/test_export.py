@@ -116,6 +116,15 @@ def test_a_page_of_a_whole_sequence_is_not_cut(genome: Path, track: Path, tmp_pa
     assert "not in this page" not in page.read_text()
 
 
+def test_two_tracks_of_one_name_are_both_named(genome: Path, track: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first, second = tmp_path / "first.bw", tmp_path / "other" / track.name
+    for path in (first, second):
+        path.write_bytes(track.read_bytes())
+    done = genoscan("export", "html", first, track, second, "-g", genome, "-o", tmp_path / "page.html")
+    assert (done.code, f"{second}: has the name of {track}, by which tracks are shown" in done.err) == (1, True)
+
+
 def test_it_opens_where_it_is_told(genome: Path, track: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = genoscan("export", "html", track, "-g", genome, "-r", "chr1:12,001-12,100", "-o", page)

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pyBigWig
 import pytest
+import torch
 from commands import bases, edited_model, genoscan, tiny_model, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import mixed_config, mixed_stack
 
 from genoscan import merge
 from genoscan.errors import InputError
+from genoscan.layers.weights import save_model
 from genoscan.shards import cut
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.track_reader import TrackReader, open_scores
@@ -185,6 +188,20 @@ def test_an_archive_is_read_as_it_was_written(job: list[Any], tmp_path: Path) ->
             read_columns(tmp_path / f"{name}.npz")
 
 
+def test_margins_of_shards_make_the_track_of_one_run(tmp_path: Path) -> None:
+    genome, model = write_fasta(tmp_path / "g.fa", SEQUENCES), tmp_path / "mixed"
+    save_model(model, mixed_config(), mixed_stack(dtype=torch.float32), "")
+    regions = [part for chrom in SEQUENCES for part in ("-r", f"{chrom}:101-200")]
+    job = ["attribute", genome, "-m", model, *regions, "--batch", 1]
+    margins = [tmp_path / f"{name}.margin.bw" for name in ("whole", "1", "2", "merged")]
+    for name, margin, shard in zip(("w", 1, 2), margins, ((), ("--shard", "1/2"), ("--shard", "2/2")), strict=False):
+        done = genoscan(*job, *shard, "-o", tmp_path / f"{name}.bw", "--with-margin", margin)
+        assert done.code == 0, done.err
+    done = genoscan("track", "merge", *margins[1:3], "-g", genome, "-o", margins[3])
+    assert done.code == 0, done.err
+    assert margins[3].read_bytes() == margins[0].read_bytes()
+
+
 def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
     one, two, three = sharded(job, tmp_path, 3)
     end = "-g", job[0], "-o", tmp_path / "merged.bw"
@@ -195,6 +212,8 @@ def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
         assert not (tmp_path / "merged.bw").exists()
         return done.err
 
+    archive = said("track", "merge", one, two, three, "-g", job[0], "-o", tmp_path / "merged.npz")
+    assert "merged.npz: shards are merged to tracks only, expected .bw" in archive
     assert "shard 2 of 3 is missing" in said("track", "merge", one, three, *end)
     assert "give each once" in said("track", "merge", one, two, two, *end)
     whole = attributed(job, tmp_path / "whole.bw")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from Bio.bgzf import BgzfWriter
 from commands import bases, genoscan, listing, tiny_model, write_fasta
+from headed import write_headed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,6 +57,15 @@ def test_options_without_effect(folder: Path, tmp_path: Path, arguments: list[st
     lines = [line for line in err.splitlines() if line.startswith("without effect:")]
     assert len(lines) == bool(options)
     assert [option for option in ("--memory", "--spill", "--slots", "--reach", "--score") if option in err] == options
+
+
+@pytest.mark.parametrize("region", ["", "@chr1:230-230"])
+def test_the_reach_of_a_causal_head_has_no_effect(folder: Path, tmp_path: Path, region: str) -> None:
+    run = "attribute", folder / "g.fa", "-m", write_headed(tmp_path / "m", "causal"), "-r", "chr1:200-300"
+    done = genoscan(*run, "--target", f"sites:site+{region}", "--reach", 50, "-o", tmp_path / "x.bw")
+    assert done.code == 0, done.err
+    assert "without effect: --reach (the model is causal" in done.err
+    assert json.loads((tmp_path / "x.bw.json").read_text())["reach"] == 0
 
 
 @pytest.mark.parametrize(

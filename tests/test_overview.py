@@ -87,7 +87,15 @@ def test_pages_are_linked_and_names_are_text(results: Path, tmp_path: Path) -> N
 def test_other_files_are_errors(results: Path, tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     other = write_fasta(tmp_path / "g.fa", {"chr1": bases(400, 2)})
+    scores = tmp_path / "scores.npz"
+    run = "attribute", results / "g.fa", "-m", results / "tiny", "-r", "chr1:101-120", "-o", scores
+    assert genoscan(*run).code == 0
     for file, genome, problem in (
+        (
+            scores,
+            results / "g.fa",
+            "scores.npz: has no effects of substitutions, expected an archive of genoscan mutate",
+        ),
         (results / "g.fa", results / "g.fa", "expected a track (.bw), a table of variants (.tsv) or an archive (.npz)"),
         (results / "a.bw", other, "chr1"),
         (results / "m.npz", other, "chr1"),

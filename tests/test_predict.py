@@ -1,5 +1,6 @@
 """Predictions: whole-window forward passes are what the tracks must contain."""
 
+import csv
 import json
 import math
 import shutil
@@ -260,12 +261,12 @@ def test_what_is_kept_of_two_strands_is_one_sentence(
 @pytest.mark.parametrize("strand", ["+", "-", "both"])
 def test_windows_are_a_table(model: Path, fasta: Path, strand: str, tmp_path: Path) -> None:
     loaded = load_model(model, dtype=torch.float64)
-    (tmp_path / "r.bed").write_text("chr1\t40\t70\tb\nchr1\t2\t32\ta\nchr1\t5\t9\tc\n")
+    (tmp_path / "r.bed").write_text('chr1\t40\t70\t5\'-"UTR"\nchr1\t2\t32\ta\nchr1\t5\t9\tc\n')
     out = tmp_path / "p.tsv"
     where = "--bed", tmp_path / "r.bed", "--strand", strand
     assert predict(fasta, model, *where, "-o", out) == [str(out)]
-    found = pd.read_csv(out, sep="\t")
-    assert found["name"].tolist() == ["b", "a", "c"]
+    found = pd.read_csv(out, sep="\t", quoting=csv.QUOTE_NONE)
+    assert found["name"].tolist() == ['5\'-"UTR"', "a", "c"]
     assert found.columns[:5].tolist() == ["chrom", "start", "end", "name", "strand"]
     network = loaded.network
     for _, row in found.iterrows():

@@ -118,6 +118,24 @@ def test_variants_without_scores(folder: Path, genome: Genome) -> None:
     assert "0 of 7 alleles have scores" in section.html
 
 
+def test_a_file_without_variants_is_read_as_any_other(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "calls.vcf").write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+    table, calls = tmp_path / "s.tsv", tmp_path / "s.vcf.gz"
+    model = "-m", folder / "tiny", "-t", 1
+    assert genoscan("variants", folder / "g.fa", tmp_path / "calls.vcf", *model, "-o", table, "-o", calls).code == 0
+    genome = "-g", folder / "g.fa"
+    for name, command in enumerate(
+        (
+            ("report", folder / "t.bw", "--variants", table),
+            ("report", folder / "t.bw", "--variants", calls),
+            ("export", "html", folder / "t.bw", "--variants", table),
+            ("export", "overview", folder / "t.bw", table),
+        )
+    ):
+        done = genoscan(*command, *genome, "-o", tmp_path / f"{name}.html")
+        assert done.code == 0, done.err
+
+
 def test_a_page_with_variants(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "p.html"
     done = genoscan(

@@ -229,6 +229,17 @@ def test_compressed_files(tmp_path: Path, genome: Genome, form: Callable[[Path, 
     check_odd(read_variants(tmp_path / "o.vcf", genome))
 
 
+def test_the_last_base_of_a_record_may_be_in_info(tmp_path: Path, genome: Genome) -> None:
+    """An index of 16 levels ends at 2^29, and includes END."""
+    (tmp_path / "x.vcf").write_text(
+        minimal("chr1\t1\t.\tA\tC\t.\t.\tX=1;END=600000000", "chr1\t2\t.\tC\t<DEL>\t.\t.\t.")
+    )
+    write(read_variants(tmp_path / "x.vcf", genome), genome, tmp_path / "o.vcf.gz")
+    assert (tmp_path / "o.vcf.gz.csi").is_file()
+    with pysam.VariantFile(str(tmp_path / "o.vcf.gz")) as file:
+        assert [record.pos for record in file.fetch("chr1", 550_000_000, 550_000_001)] == [1]
+
+
 def test_an_empty_file_of_variants(tmp_path: Path, genome: Genome) -> None:
     (tmp_path / "x.vcf").write_text(minimal())
     (tmp_path / "x.tsv").write_text("chrom\tpos\tref\talt\n")
@@ -375,7 +386,7 @@ def test_lengths_in_the_header(tmp_path: Path, genome: Genome) -> None:
     table = read_variants(tmp_path / "x.vcf", genome)
     assert [allele.status for allele in table.alleles] == ["unknown sequence", "ok", "ok"]
     assert table.renamed == {"2": "chr2"}
-    assert table.other_lengths == {"chrM": (9, 20)}
+    assert table.other_lengths == {"1": (29, genome.sizes["chr1"]), "chrM": (9, 20)}
     write(table, genome, tmp_path / "o.vcf")
     assert (tmp_path / "o.vcf").read_text().count("##contig") == 3
 

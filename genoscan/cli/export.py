@@ -283,8 +283,10 @@ def _open_inputs(
     from genoscan.export.track_file import load_track, track_notes
     from genoscan.genome.genome import open_genome
 
-    if len({path.stem for path in paths}) < len(paths):
-        raise InputError(f"{paths[0]}: two tracks have the same file name: rename one of them")
+    named: dict[str, Path] = {}
+    for path in paths:
+        if (other := named.setdefault(path.stem, path)) is not path:
+            raise InputError(f"{path}: has the name of {other}, by which tracks are shown: rename one of them")
     opened = open_genome(genome)
     locus = read_region(opened, region_text, annotation) if region_text else None
     tracks = [load_track(path, opened) for path in paths]

@@ -213,6 +213,8 @@ def _warn_about_options(job: "Job", spill: Path | None) -> None:
             reasons["memory"] = "the model is causal and on a GPU"
         if job.target.region is not None:
             reasons["reach"] = "the model is causal, and the target is at a fixed position"
+        elif job.target.head and not job.target.pooled:
+            reasons["reach"] = "the model is causal, and the target is the labels of the regions themselves"
     path = job.options.path
     if path is None:
         reasons |= dict.fromkeys(("steps", "baseline", "seed", "sigma"), "there is one gradient with --method gradient")

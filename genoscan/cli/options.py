@@ -127,14 +127,15 @@ TARGET = combine(
         "--context",
         type=int,
         metavar="BASES",
-        help="Bases upstream of the region that the model also reads.  [default: from the model's configuration]",
+        help="Bases upstream of the region that the model also reads.  [default: from the model's configuration; 0 "
+        "for heads that label windows]",
     ),
     click.option(
         "--reach",
         type=int,
         metavar="BASES",
         help="Bases downstream of the region that the model also reads and predicts; with 0, scores fade "
-        "towards the region's end.  [default: from the model's configuration]",
+        "towards the region's end.  [default: from the model's configuration; 0 for heads that label windows]",
     ),
 )
 

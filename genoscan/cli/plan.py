@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:
     """Estimate the memory, disk space and time that an attribute run needs.
 
-    The command takes the same arguments as attribute, but writes no files. It extrapolates the time from
-    a short run on this machine. GENOME may also be a .fai index written by samtools faidx; the FASTA
-    file is not needed.
+    The command takes the same arguments as attribute, except --with-margin, but writes no files. It
+    extrapolates the time from a short run on this machine. GENOME may also be a .fai index written by
+    samtools faidx; the FASTA file is not needed.
 
     \b
     Example:

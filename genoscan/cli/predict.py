@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     type=int,
     metavar="BASES",
     help="Bases upstream of the region that the model also reads (for bidirectional models, on both "
-    "sides).  [default: from the model's configuration]",
+    "sides).  [default: from the model's configuration; 0 for heads that label windows]",
 )
 @TILE
 @MEMORY

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from genoscan.cli.messages import aligned, log, warn_without_effect
-from genoscan.cli.options import OUTPUTS, PATH
+from genoscan.cli.options import PATH, SCORE_OUTPUTS
 from genoscan.cli.track_regions import TRACKS, profile, summarize
+from genoscan.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ command.add_command(summarize)
     required=True,
     help="The genome that the shards were computed on: FASTA or GenBank.",
 )
-@OUTPUTS
+@SCORE_OUTPUTS
 def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> None:
     """Merge the shards of a job into tracks.
 
@@ -55,6 +56,9 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
     from genoscan.tracks.outputs import check_outputs
 
     check_outputs(outputs, [genome, *shards])
+    for path in outputs:
+        if path.suffix == ".npz":
+            raise InputError(f"{path}: shards are merged to tracks only, expected .bw, .bedgraph or .bedgraph.gz")
     record = write_merged(shards, open_genome(genome), outputs, command=sys.argv)
     log(f"{record['scored_bases']:,} bases of {record['shards']} shards")
     if not record["scored_bases"]:

@@ -185,6 +185,7 @@ def prepare(
 
 def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "VariantTable":
     """Return the variants that the arguments specify; log how sequences were renamed."""
+    from genoscan.genome.region import unknown_sequence
     from genoscan.genome.variant_files import parse_variants, read_variants
 
     if (path is None) == (not texts):
@@ -196,6 +197,15 @@ def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "Varia
         names = ", ".join(f"{theirs} as {ours}" for theirs, ours in list(table.renamed.items())[:3])
         more = f" and {len(table.renamed) - 3:,} more" if len(table.renamed) > 3 else ""
         log(f"{path or '--variant'}: sequences are matched by name: {names}{more}")
+    unknown = dict.fromkeys(
+        allele.chrom
+        for allele in table.alleles
+        if allele.chrom not in genome.sizes and allele.chrom not in table.renamed
+    )
+    if unknown:
+        first, *others = unknown
+        more = f", and {len(others):,} more names are not in it" if others else ""
+        log(f"{path or '--variant'}: {unknown_sequence(first, genome.sizes)}{more}")
     return table
 
 

@@ -104,7 +104,7 @@ def _track_row(path: Path, genome: Genome, links: _Cell) -> _Row:
 
 
 def _variants_row(path: Path, genome: Genome, links: _Cell) -> _Row:
-    record = read_provenance(path, required=["sequences", *_ASKED])
+    record = read_provenance(path, required=_ASKED)  # without alleles, there are no sequences
     variants = read_scored_variants(path, genome)
     cells = {
         "name": _text(path.stem),
@@ -122,6 +122,8 @@ def _variants_row(path: Path, genome: Genome, links: _Cell) -> _Row:
 
 def _mutations_row(path: Path, genome: Genome, links: _Cell) -> _Row:
     record = read_provenance(path, required=["sequences", "regions", *_ASKED])
+    if "convention" not in record:
+        raise InputError(f"{path}: has no effects of substitutions, expected an archive of genoscan mutate")
     check_genome(path, record, genome)
     regions = scored_regions(path, record, genome)
     return {

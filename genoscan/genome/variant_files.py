@@ -99,8 +99,8 @@ def read_variants(path: str | Path, genome: Genome) -> VariantTable:
     return _table(list(_tsv_rows(path)), lengths, genome, path, from_vcf=False)
 
 
-def tabulate(records: Iterable[tuple[str, int, str, str]], genome: Genome) -> VariantTable:
-    """Return the table of variants given as (sequence name, 1-based position, REF, ALT).
+def tabulate(records: Iterable[tuple[str, int, str, str, str]], genome: Genome) -> VariantTable:
+    """Return the table of variants given as (sequence name, 1-based position, REF, ALT, identifier).
 
     Raises
     ------
@@ -108,10 +108,10 @@ def tabulate(records: Iterable[tuple[str, int, str, str]], genome: Genome) -> Va
         If a position is not an integer, or an allele not a text.
     """
     rows: list[_Row] = []
-    for chrom, pos, ref, alt in records:
+    for chrom, pos, ref, alt, name in records:
         if not isinstance(pos, Integral) or not isinstance(ref, str) or not isinstance(alt, str):
             raise InputError(f"variant {chrom}:{pos}:{ref}>{alt}: expected an integer and two texts of bases")
-        rows.append(_Row(str(chrom), int(pos), ".", ref, alt.split(",")))
+        rows.append(_Row(str(chrom), int(pos), str(name), ref, alt.split(",")))
     return _table(rows, {}, genome, None, from_vcf=False)
 
 
@@ -173,9 +173,7 @@ def match_names(names: Iterable[str], lengths: Mapping[str, int | None], sizes: 
     unknown = sorted(used - sizes.keys())
     if not unknown:
         return {}
-    candidates: dict[str, list[str]] = {}
-    for name in sizes:
-        candidates.setdefault(_identity(name), []).append(name)
+    candidates = _by_identity(sizes)
     meant = Counter(_identity(name) for name in used)
     renamed = {}
     for name in unknown:
@@ -183,6 +181,13 @@ def match_names(names: Iterable[str], lengths: Mapping[str, int | None], sizes: 
         if len(found) == 1 and meant[_identity(name)] == 1 and lengths.get(name) in (None, sizes[found[0]]):
             renamed[name] = found[0]
     return renamed
+
+
+def _by_identity(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_identity(name), []).append(name)
+    return found
 
 
 def _identity(name: str) -> str:
@@ -204,8 +209,11 @@ def _table(
             status, change = classify(genome, known, pos - 1, *bases)
             alleles.append(Allele(number, chrom, pos, name, ref, alt, intern(status), change))
     other = {}
+    candidates = _by_identity(genome.sizes)
     for name in names:
-        found, size = lengths.get(name), genome.sizes.get(name)
+        # A sequence of the genome that is not called the same is not matched if its length differs.
+        meant = [name] if name in genome.sizes else candidates.get(_identity(name), [])
+        found, size = lengths.get(name), genome.sizes[meant[0]] if len(meant) == 1 else None
         if found is not None and size is not None and found != size:
             other[name] = (found, size)
     return VariantTable(alleles, path, from_vcf, renamed, other)

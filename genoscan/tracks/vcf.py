@@ -29,6 +29,8 @@ _MISSING = "."
 _BATCH = 1 << 20
 _LEVEL = 4
 _INFO_ID = re.compile(r"##INFO=<(?:.*,)?ID=([^,>]+)")
+_END = re.compile(r"(?:^|;)END=(\d{1,18})(?:;|$)")
+"""The last base of a record in INFO, which an index includes."""
 # As VCF 4.3 defines names of contigs; others would break their header line.
 _CONTIG_NAME = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
 
@@ -164,7 +166,8 @@ class _Lines:
         else:
             self.sorted &= pos >= last_pos
         self._last = chrom, pos
-        self.end = max(self.end, pos + len(ref))
+        end = _END.search(columns[7])
+        self.end = max(self.end, pos + len(ref), int(end[1]) if end else 0)
 
     def finish(self) -> None:
         self._flush()
