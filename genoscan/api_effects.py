@@ -43,7 +43,7 @@ def score_variants(
         Path of a FASTA (plain or bgzip) or GenBank file, an open genome or a `pyfaidx.Fasta`.
     variants
         Path of a VCF, BCF or tab-separated file (see `genoscan variants`); a list of variants such as
-        "chr1:1,024:A>C"; or a table with the columns `chrom`, `pos` (1-based), `ref` and `alt`.
+        "chr1:1,024:A>C"; or a table with the columns `chrom`, `pos` (1-based), `ref`, `alt` and, optionally, `id`.
     model
         Loaded model, or a name or path accepted by `load_model`.
     progress
