@@ -33,7 +33,7 @@ from genoscan.pipeline import run
 from genoscan.tracks.reader import BigWig
 from genoscan.tracks.score import SCORES
 from genoscan.training.objective import LabelLikelihood
-from genoscan.verification import relative
+from genoscan.verification.sweeps import relative
 
 Tensors = tuple[Tensor, ...]
 Errors = Iterator[tuple[str, float]]

@@ -18,9 +18,10 @@ from benchmarks.clock import timed
 from benchmarks.run import write_text
 from benchmarks.threshold import at_least, at_most, row
 from genoscan import usage
-from genoscan.change_effects import change_effects
-from genoscan.edit_effects import edit_effects
-from genoscan.edit_sums import EditSums, Effects, Terms
+from genoscan.effects.change_effects import change_effects
+from genoscan.effects.edit_effects import edit_effects
+from genoscan.effects.edit_sums import EditSums, Effects, Terms
+from genoscan.effects.variant_job import VariantJob, VariantOptions, prepare_variants
 from genoscan.engine.edits import STEP, Edit
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
@@ -31,7 +32,6 @@ from genoscan.genome.variant import OK, Allele, Change
 from genoscan.genome.variant_files import VariantTable
 from genoscan.model import Model, load_model
 from genoscan.tracks.journal import open_journal
-from genoscan.variant_job import VariantJob, VariantOptions, prepare_variants
 
 _COMPARED = 64
 """Number of variants for which whole windows are run."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from genoscan.dependency import compute_map
-from genoscan.dependency_plan import MapOptions, prepare_map
-from genoscan.export.dependency_page import dependency_figure
+from genoscan.dependency.compute import compute_map
+from genoscan.dependency.page import dependency_figure
+from genoscan.dependency.plan import MapOptions, prepare_map
 from genoscan.genome.alphabet import decode, reverse_complement
 from genoscan.genome.bed import read_bed
 from genoscan.genome.genome import open_genome

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genoscan.attribution import Attribution, Attributions
+from genoscan.averages.path_method import LARGE_ERROR
 from genoscan.engine.methods import Progress, ignore
 from genoscan.genome.bed import read_bed
 from genoscan.genome.gene_names import parse_regions
@@ -18,16 +19,15 @@ from genoscan.genome.region import Region
 from genoscan.importer import as_model
 from genoscan.job import Options, prepare
 from genoscan.model import Model
-from genoscan.path_method import LARGE_ERROR
 from genoscan.pipeline import attribute_batch, run
-from genoscan.prediction import PredictOptions, predict_in_memory, prepare_prediction
-from genoscan.prediction_files import LANGUAGE_MODEL
+from genoscan.prediction.files import LANGUAGE_MODEL
+from genoscan.prediction.tracks import PredictOptions, predict_in_memory, prepare_prediction
+from genoscan.prediction.windows import predict_windows, prepare_windows
 from genoscan.record import PATH
 from genoscan.sequences import Located, as_genome, group, in_one_genome, locate, locate_all, named_target
 from genoscan.tracks.store import arrays_in_memory
-from genoscan.verification import Check
-from genoscan.verification import verify as check
-from genoscan.window_prediction import predict_windows, prepare_windows
+from genoscan.verification.sweeps import Check
+from genoscan.verification.sweeps import verify as check
 
 
 def attribute(
@@ -84,7 +84,7 @@ def attribute(
         Order of the axes of a one-hot array: "LC" for (length, 4) or "CL" for (4, length).
     method
         "gradient", or a method that averages gradients over several inputs: "integrated-gradients",
-        "expected-gradients" or "smoothgrad" (see path_method.py).
+        "expected-gradients" or "smoothgrad" (see averages/path_method.py).
     steps
         Number of gradient evaluations, 50 by default; "auto" to double it until the completeness error of
         the integrated gradients is at most 1 %.

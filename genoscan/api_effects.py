@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from genoscan.dependency import compute_map
-from genoscan.dependency_map import DependencyMap
-from genoscan.dependency_plan import MapOptions, prepare_map
+from genoscan.dependency.compute import compute_map
+from genoscan.dependency.dependency_map import DependencyMap
+from genoscan.dependency.plan import MapOptions, prepare_map
+from genoscan.effects.mutagenesis import compute_mutations, prepare_mutations
+from genoscan.effects.mutagenesis_files import MutationEffects
+from genoscan.effects.variant_job import VariantOptions, prepare_variants
+from genoscan.effects.variants import VariantScores, compute_scores
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
 from genoscan.genome.variant_files import VariantTable, parse_variants, read_variants, tabulate
 from genoscan.importer import as_model
 from genoscan.model import Model
-from genoscan.mutagenesis import compute_mutations, prepare_mutations
-from genoscan.mutagenesis_files import MutationEffects
-from genoscan.perturbation import Response, respond
-from genoscan.probe import Probe, read_change
+from genoscan.responses.perturbation import Response, respond
+from genoscan.responses.probe import Probe, read_change
 from genoscan.sequences import as_genome, locate, named_target
-from genoscan.variant_job import VariantOptions, prepare_variants
-from genoscan.variants import VariantScores, compute_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ def map_dependencies(
         As for `attribute`, except that `sequence` must be a single sequence. Of a (genome file, region) pair, the
         bases of the region are both substituted and read.
     definition
-        Value of a pair of bases: "log-odds", "jacobian" or "derivative" (see dependency.py).
+        Value of a pair of bases: "log-odds", "jacobian" or "derivative" (see dependency/compute.py).
     strand
         Strand to read. If None, both strands are read by causal models, and "+" by others.
     symmetrise
@@ -240,7 +240,7 @@ def response(
     of
         Measure of the effect: "log-p" for the change in the log-probability of the observed base, "logits"
         for the L2 norm of the change in the logits, or "sensitivity" for the change in the sensitivity to
-        each base (see interaction.py).
+        each base (see responses/interaction.py).
     finite
         Whether to return the finite change instead of the derivative.
 

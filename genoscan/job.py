@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from genoscan.averages.path_method import GRADIENT, PathMethod, path_method
 from genoscan.composition import describe_difference
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
@@ -26,7 +27,6 @@ from genoscan.genome.plan import (
 from genoscan.genome.region import Region
 from genoscan.label_target import LabelTarget
 from genoscan.model import Model
-from genoscan.path_method import GRADIENT, PathMethod, path_method
 from genoscan.shards import shard_of
 from genoscan.targets import TargetSpec, parse_target
 from genoscan.tracks.score import SCORES
@@ -62,7 +62,7 @@ class Options:
     shard
         Text of the form "I/N", to compute only shard I of N. If None, the whole job is computed.
     method, steps, baseline, seed, sigma
-        Method that averages gradients over several inputs, and its settings (see path_method.py). If
+        Method that averages gradients over several inputs, and its settings (see averages/path_method.py). If
         `method` is "gradient", the gradient is computed at the sequence only, and the others are ignored.
 
     Raises

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float32
 
 from genoscan.errors import InputError
-from genoscan.expected_error import merge_entries
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.layers.config import ValidationResult
@@ -21,6 +20,7 @@ from genoscan.tracks.provenance import TRACK_KEYS, check_genome, read_provenance
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.track_reader import TrackReader, open_scores, read_scores
 from genoscan.tracks.writer import BIGWIG, open_tracks
+from genoscan.window_error.expected import merge_entries
 
 _PIECE = 1 << 20  # bases
 _LISTED = 5

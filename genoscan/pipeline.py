@@ -2,7 +2,7 @@
 
 regions -> windows -> batches            job.py           plan of the computation
 window -> tiles -> gradient              gradient.py      exact, in constant memory
-or an average of gradients               path_attribution.py   integrated gradients and similar methods
+or an average of gradients               averages/             integrated gradients and similar methods
 gradient -> scores -> tracks             tracks/sink.py   one score per base, written as tracks
 """
 
@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from genoscan.averages.path_attribution import PathResult, average_gradients, completeness
 from genoscan.engine.methods import Progress, ignore
-from genoscan.expected_error import expected_error_entries
 from genoscan.genome.plan import Batch
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.label_target import Resolved, mean_over_strands
-from genoscan.path_attribution import PathResult, average_gradients, completeness
 from genoscan.record import PATH, likelihood_entries, predicted_likelihood, settings, window_records
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
@@ -32,6 +31,7 @@ from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.sink import Sink
 from genoscan.tracks.store import Arrays, count_scores, open_store
 from genoscan.tracks.writer import open_tracks, write_in_pieces
+from genoscan.window_error.expected import expected_error_entries
 
 
 def run(

@@ -306,10 +306,10 @@ def _read_bed(folder: Path) -> None:
 
 
 def _read_variants(folder: Path) -> None:
+    from genoscan.effects.variant_output import write_scores
     from genoscan.genome.genome import open_genome
     from genoscan.genome.variant_files import read_variants
     from genoscan.tracks.atomic import atomic_files
-    from genoscan.variant_output import write_scores
 
     genome = open_genome(folder / "g.fa")
     table = read_variants(folder / "variants", genome)
@@ -408,11 +408,11 @@ def _read_workflow_config(folder: Path) -> None:
 
 
 def _read_model(folder: Path) -> None:
-    from genoscan.expected_error import describe_expected_error, describe_windows
     from genoscan.genome.memory import SequenceGenome
     from genoscan.job import Options, prepare
     from genoscan.model import load_model
-    from genoscan.window_error_files import window_section
+    from genoscan.window_error.expected import describe_expected_error, describe_windows
+    from genoscan.window_error.files import window_section
 
     model = load_model(folder / "model")
     if model.config.window_errors is not None:

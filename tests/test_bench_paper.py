@@ -22,7 +22,7 @@ from benchmarks.paper.layers import noise, operator
 from benchmarks.run import lines, run
 from benchmarks.threshold import at_least, at_most
 from genoscan.errors import InputError
-from genoscan.verification import relative
+from genoscan.verification.sweeps import relative
 
 QUICK = Environment("cpu", 2, quick=True)
 FIG4 = EXPERIMENTS["fig4"]

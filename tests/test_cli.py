@@ -628,7 +628,7 @@ class TestVerify:
         assert "files" not in done.out
 
     def test_a_broken_limit_ends_in_1(self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from genoscan import verification
+        from genoscan.verification import sweeps as verification
 
         exact = verification._gradient
         monkeypatch.setattr(verification, "_gradient", lambda *given: exact(*given) * (1 + 1e-4))

@@ -22,11 +22,11 @@ from torch import Tensor
 from truth.models import ALL, both_ways, imported, native
 from truth.models import Model as Truth
 
-from genoscan import dependency
-from genoscan.dependency import Effects, _log_odds, compute_map
-from genoscan.dependency_files import write_map
-from genoscan.dependency_map import DependencyMap, Layout, mark_unknown, symmetrise
-from genoscan.dependency_plan import LARGEST, MapOptions, MapPlan, Reading, prepare_map
+from genoscan.dependency import compute as dependency
+from genoscan.dependency.compute import Effects, _log_odds, compute_map
+from genoscan.dependency.dependency_map import DependencyMap, Layout, mark_unknown, symmetrise
+from genoscan.dependency.files import write_map
+from genoscan.dependency.plan import LARGEST, MapOptions, MapPlan, Reading, prepare_map
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.genome import Genome, open_genome
 from genoscan.genome.region import Region
@@ -243,7 +243,7 @@ def test_strongest_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     np.fill_diagonal(values, 0)
     codes = np.zeros(9, np.uint8)
     for block in (1, 20, 1 << 20):
-        monkeypatch.setattr("genoscan.dependency_map._BLOCK", block)
+        monkeypatch.setattr("genoscan.dependency.dependency_map._BLOCK", block)
         found = DependencyMap(Layout(np.arange(100, 109), Region("c", 100, 109)), values, codes, codes)
         wanted = sorted((-values[i, j], 100 + i, 100 + j) for i in range(9) for j in range(9) if values[i, j] > 0)
         assert [(-pair.value, pair.row, pair.column) for pair in found.strongest(12)] == wanted[:12]
@@ -369,7 +369,7 @@ def test_bad_options(
 
 
 def test_large_maps_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genoscan.dependency_plan.LARGEST", 899)
+    monkeypatch.setattr("genoscan.dependency.plan.LARGEST", 899)
     code, err = run(folder, "-r", "chr1:101-130", "-o", tmp_path / "o.npz")
     assert code == 1
     assert "30 x 30 values, expected at most 899; give --band BASES, --columns or --rows" in err
@@ -381,7 +381,7 @@ def test_large_maps_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert "30 x 41 values" in err
     assert run(folder, "-r", "chr1:101-130", "--band", 9, "-o", tmp_path / "o.npz")[0] == 0
     assert LARGEST == 100_000_000
-    monkeypatch.setattr("genoscan.dependency_files.LARGEST_SIDE", 29)
+    monkeypatch.setattr("genoscan.dependency.files.LARGEST_SIDE", 29)
     code, err = run(folder, "-r", "chr1:101-130", "--band", 9, "-o", tmp_path / "o.html")
     assert (code, "a map of 30 bases, expected at most 29" in err) == (1, True)
 
@@ -396,7 +396,7 @@ def test_a_band_needs_no_square(genome: Genome, truth: Callable[[str], Truth]) -
 
 
 def test_cooler_missing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genoscan.dependency_files.find_spec", lambda _name: None)
+    monkeypatch.setattr("genoscan.dependency.files.find_spec", lambda _name: None)
     code, err = run(folder, "-r", "chr1:101-130", "-o", tmp_path / "o.cool")
     assert (code, "pip install cooler" in err) == (1, True)
 
@@ -424,7 +424,7 @@ def test_an_interrupted_map_is_continued(
     definition: str,
 ) -> None:
     """The same bytes, and no part is computed twice but the one that was interrupted."""
-    monkeypatch.setattr("genoscan.dependency_plan._PART", 1)
+    monkeypatch.setattr("genoscan.dependency.plan._PART", 1)
     compute, effects = dependency._compute, dependency._effects
     computed: list[int] = []
 
@@ -463,7 +463,7 @@ def test_a_damaged_part_is_noticed(folder: Path, tmp_path: Path, monkeypatch: py
 
     words = "-r", "chr1:101-130", "-o", tmp_path / "o.npz"
     with monkeypatch.context() as patch:
-        patch.setattr("genoscan.dependency.symmetrise", failing)
+        patch.setattr("genoscan.dependency.compute.symmetrise", failing)
         assert run(folder, *words)[0] == 130
     code, err = run(folder, *words, "--band", 9)
     assert (code, "has an unfinished run with dependency" in err) == (1, True), err

@@ -11,8 +11,8 @@ from test_edits import random_edits
 from toys import genome, one_hot_table, tiny_stack
 from truth import models
 
-from genoscan.edit_effects import edit_effects
-from genoscan.edit_sums import Terms
+from genoscan.effects.edit_effects import edit_effects
+from genoscan.effects.edit_sums import Terms
 from genoscan.engine.edits import Edit
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.linearised import linearise

@@ -13,13 +13,13 @@ from test_variants import CHROM, SIZE, loaded, sequences
 from toys import genome as random_codes
 from truth import models
 
+from genoscan.effects.mutagenesis import prepare_mutations, write_mutagenesis
+from genoscan.effects.variant_job import VariantOptions
 from genoscan.genome.alphabet import decode, reverse_complement
 from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import Region
 from genoscan.model import Model, load_model
-from genoscan.mutagenesis import prepare_mutations, write_mutagenesis
 from genoscan.tracks.track_reader import read_track
-from genoscan.variant_job import VariantOptions
 
 REGION = Region(CHROM, 200, 212)
 CONTEXT, REACH = 60, 45

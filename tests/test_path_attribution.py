@@ -20,7 +20,9 @@ from toys import straight_stack, tiny_stack
 from truth import caduceus
 
 import genoscan as package
-from genoscan import path_method as definition
+from genoscan.averages import path_method as definition
+from genoscan.averages.path_attribution import PathResult, average_gradients, completeness
+from genoscan.averages.path_method import path_method
 from genoscan.engine.inputs import Mixture, Noisy
 from genoscan.engine.target import whole_window
 from genoscan.errors import InputError
@@ -32,8 +34,6 @@ from genoscan.layers.config import MASK
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
 from genoscan.model import Model
-from genoscan.path_attribution import PathResult, average_gradients, completeness
-from genoscan.path_method import path_method
 from genoscan.tracks.sink import Sink
 
 LETTERS = f"{bases(150, 1)}NN{bases(148, 2)}"
@@ -367,7 +367,7 @@ def test_automatic_steps_on_both_strands(folder: Path, tmp_path: Path, monkeypat
     """Sums of an attempt with too few steps do not remain, on disk or in memory."""
     for name, number in {"FEWEST": 1, "MOST": 4, "TOLERANCE": 0.0}.items():
         monkeypatch.setattr(definition, name, number)
-    monkeypatch.setattr("genoscan.path_attribution.TOLERANCE", 0.0)
+    monkeypatch.setattr("genoscan.averages.path_attribution.TOLERANCE", 0.0)
     common = "-r", REGION, "--method", "integrated-gradients", "--strand", "both"
     record = attribute(folder, tmp_path / "auto.npz", *common, "--steps", "auto")
     attribute(folder, tmp_path / "four.npz", *common, "--steps", 4)

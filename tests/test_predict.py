@@ -213,7 +213,7 @@ def test_calls_are_bases_above_the_threshold(model: Path, fasta: Path, tmp_path:
 
 
 def test_an_interrupted_prediction_goes_on(model: Path, fasta: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    from genoscan import prediction
+    from genoscan.prediction import tracks as prediction
 
     asked = "predict", fasta, "-m", model, "-o", tmp_path / "x.npz", "--batch", 1
     run, seen = prediction._predict_batch, []
@@ -244,7 +244,7 @@ def test_an_interrupted_prediction_goes_on(model: Path, fasta: Path, tmp_path: P
 def test_what_is_kept_of_two_strands_is_one_sentence(
     model: Path, fasta: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from genoscan import prediction
+    from genoscan.prediction import tracks as prediction
 
     def stop(*_given: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
@@ -294,7 +294,7 @@ def test_an_interrupted_table_goes_on(
     model: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit_after: float
 ) -> None:
     """Also where a region is listed twice; what is finished is stored after some seconds, not at once."""
-    from genoscan import window_prediction
+    from genoscan.prediction import windows as window_prediction
 
     (tmp_path / "r.bed").write_text("chr1\t40\t70\tb\nchr1\t2\t32\ta\nchr1\t5\t9\tc\nchr1\t40\t70\tb\n")
     asked = "predict", fasta, "-m", model, "-R", tmp_path / "r.bed", "--strand", "both", "--batch", 1, "-o"
@@ -335,7 +335,7 @@ def test_an_interrupted_table_goes_on_in_another_order(
     model: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of regions of other lengths: the batches are the same, and so are the settings of the run."""
-    from genoscan import window_prediction
+    from genoscan.prediction import windows as window_prediction
 
     monkeypatch.setattr(window_prediction, "COMMIT_AFTER", 0.0)
     run, regions = window_prediction._predict_batch, tmp_path / "r.bed"

@@ -17,8 +17,8 @@ from genoscan.genome.region import Region
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
 from genoscan.model import Model
-from genoscan.perturbation import respond
-from genoscan.probe import Probe
+from genoscan.responses.perturbation import respond
+from genoscan.responses.probe import Probe
 
 LETTERS = f"{bases(170, 1)}N{bases(129, 2)}"
 AT = 149  # a base in the middle; 0-based

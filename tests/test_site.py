@@ -17,13 +17,13 @@ from commands import ROOT, bases, genoscan, tiny_model, write_fasta
 from test_docs import COMMANDS, find
 
 import genoscan as package
+from genoscan.effects.variant_output import COLUMNS, STATUS_TAG
 from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.tracks.record_schema import RegionRecord, SequenceRecord, TrackRecord
-from genoscan.variant_output import COLUMNS, STATUS_TAG
 
 
 def documented(page: str, heading: str) -> set[str]:

@@ -21,6 +21,7 @@ from commands import write_fasta
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from genoscan.effects.variant_output import COLUMNS, check_variant_outputs, write_scores
 from genoscan.errors import GenoscanError, InputError, NonFiniteError, OutputError
 from genoscan.genome.alphabet import encode
 from genoscan.genome.genome import Genome, open_genome
@@ -28,7 +29,6 @@ from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.variant import Change, normalise
 from genoscan.genome.variant_files import VariantTable, match_names, parse_variant, parse_variants, read_variants
 from genoscan.tracks.atomic import atomic_files
-from genoscan.variant_output import COLUMNS, check_variant_outputs, write_scores
 
 quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -12,6 +12,8 @@ from headed import write_headed
 from test_variants import CHROM, CONTEXT, REACH, SIZE, changes, edges_of, loaded, sequences, table
 from toys import tiny_config, tiny_stack
 
+from genoscan.effects.variant_job import VariantOptions, prepare_variants
+from genoscan.effects.variant_tracks import FLANK, allele_gradients, select_variants, track_stem
 from genoscan.errors import NonFiniteError
 from genoscan.genome.alphabet import decode, encode, reverse_complement
 from genoscan.genome.genome import open_genome
@@ -21,8 +23,6 @@ from genoscan.layers.weights import save_model
 from genoscan.model import Model, load_model
 from genoscan.tracks.provenance import read_provenance
 from genoscan.tracks.reader import BigWig
-from genoscan.variant_job import VariantOptions, prepare_variants
-from genoscan.variant_tracks import FLANK, allele_gradients, select_variants, track_stem
 
 SLOW = "mamba, symbols mixed up", "PS fused"
 
@@ -252,7 +252,7 @@ def test_all_files_or_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     before = listing(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("genoscan.variant_tracks.allele_gradients", failing)
+        patch.setattr("genoscan.effects.variant_tracks.allele_gradients", failing)
         assert genoscan(*RUN, "--tracks", "o").code == 1
     assert listing(folder) - before <= {"o.tsv.partial"}
     assert genoscan(*RUN, "--tracks", "o").code == 0

@@ -18,7 +18,9 @@ from numpy.testing import assert_equal
 from toys import genome as random_codes
 from truth import caduceus, models
 
-from genoscan.background import draw_background, kind_of, rank
+from genoscan.effects.background import draw_background, kind_of, rank
+from genoscan.effects.variant_job import DOWNSTREAM_OF_TARGET, NOT_MASKED, VariantOptions, prepare_variants
+from genoscan.effects.variants import VariantScores, compute_scores, write_variants
 from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
 from genoscan.genome.alphabet import decode, encode, reverse_complement
 from genoscan.genome.memory import SequenceGenome
@@ -28,8 +30,6 @@ from genoscan.genome.variant_files import VariantTable
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
 from genoscan.model import Model, load_model
-from genoscan.variant_job import DOWNSTREAM_OF_TARGET, NOT_MASKED, VariantOptions, prepare_variants
-from genoscan.variants import VariantScores, compute_scores, write_variants
 
 CHROM, SIZE = "chr1", 400
 CONTEXT, REACH = 60, 45
@@ -340,7 +340,7 @@ def test_interrupted_runs_continue_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "genoscan")
-    monkeypatch.setattr("genoscan.change_effects.COMMIT_AFTER", 0.0)
+    monkeypatch.setattr("genoscan.effects.change_effects.COMMIT_AFTER", 0.0)
     model, _ = loaded(tmp_path, "mamba", tile=256)
     genome = sequences(0)
     found = changes(genome, count=8)
@@ -506,7 +506,7 @@ def test_first_order_predictions_that_are_not_finite_are_an_error(
     def overflowing(_model: Model, _codes: Any, edits: Any, *_given: Any, **_options: Any) -> np.ndarray:
         return np.full(len(edits), np.inf)
 
-    monkeypatch.setattr("genoscan.variants.first_order_effects", overflowing)
+    monkeypatch.setattr("genoscan.effects.variants.first_order_effects", overflowing)
     with pytest.raises(NonFiniteError, match="the first-order prediction is not finite"):
         scored(genome, model, changes(genome)[:2], tmp_path, first_order=True)
 

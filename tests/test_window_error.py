@@ -19,10 +19,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from genoscan import window_measurement
 from genoscan.engine.methods import Adjoint
 from genoscan.errors import InputError, NonFiniteError
-from genoscan.expected_error import describe_expected_error, describe_windows, expected_error
 from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
@@ -32,9 +30,11 @@ from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.window_error import WindowErrors, percent
 from genoscan.model import Model, load_model
 from genoscan.tracks.journal import Journal
-from genoscan.window_error_files import window_section
-from genoscan.window_grid import SCORED_BASES, measurable_targets, window_grid
-from genoscan.window_measurement import draw_regions, measure, prepare_measurement
+from genoscan.window_error import measurement as window_measurement
+from genoscan.window_error.expected import describe_expected_error, describe_windows, expected_error
+from genoscan.window_error.files import window_section
+from genoscan.window_error.grid import SCORED_BASES, measurable_targets, window_grid
+from genoscan.window_error.measurement import draw_regions, measure, prepare_measurement
 
 DECAY = math.exp(-1 / 300)
 WEIGHT = 1e-6  # so small that the model predicts 1/4 for every base, and its derivatives are those of the logits

@@ -18,7 +18,7 @@ from benchmarks.paper.figure import curves
 from benchmarks.paper.layers import noise, operator
 from benchmarks.threshold import at_least, at_most
 from genoscan.usage import GIBIBYTE, MEBIBYTE, PAGE
-from genoscan.verification import relative
+from genoscan.verification.sweeps import relative
 
 MOST_BYTES, MOST_SECONDS = 12 * GIBIBYTE, 300.0
 """A contender predicted to take more is skipped and recorded as such."""

@@ -21,7 +21,7 @@ from benchmarks.paper import rivals, truth
 from benchmarks.paper.layers import noise, operator
 from benchmarks.threshold import at_most
 from genoscan.pgf import FrechetMambaOperator
-from genoscan.verification import relative
+from genoscan.verification.sweeps import relative
 
 LIMIT = 1e-5
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

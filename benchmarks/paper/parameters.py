@@ -28,7 +28,7 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.weights import build
 from genoscan.training.optimizer import adamw
 from genoscan.usage import MEBIBYTE, PAGE
-from genoscan.verification import relative
+from genoscan.verification.sweeps import relative
 
 _COLUMNS = torch.tensor([0, 1, 2, 3, -1])
 _SLOTS = 8

@@ -18,7 +18,7 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import BaseChange, tangent
 from genoscan.layers.catalogue import find_model
 from genoscan.model import load_model
-from genoscan.verification import relative
+from genoscan.verification.sweeps import relative
 
 _AFTER = 20_000
 """Steps after the pulse compared with float64; in float32 the response underflows earlier."""

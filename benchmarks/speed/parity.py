@@ -16,7 +16,7 @@ from benchmarks.speed.settings import Settings
 from genoscan.engine.inputs import OneHot
 from genoscan.errors import GenoscanError
 from genoscan.model import load_model
-from genoscan.verification import relative
+from genoscan.verification.sweeps import relative
 
 LENGTH, TILE = 512, 200
 LIMIT = 1e-4

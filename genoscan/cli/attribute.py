@@ -70,8 +70,8 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
 
 def _report(job: "Job", record: dict[str, Any], which: str) -> None:
     """Log the speed of a job, its window error, scores that are missing, zero or inaccurate, and warnings."""
-    from genoscan.expected_error import describe_windows
     from genoscan.likelihood import likelihood_warning
+    from genoscan.window_error.expected import describe_windows
 
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
     if record["scored_bases"]:
@@ -93,7 +93,7 @@ def _report(job: "Job", record: dict[str, Any], which: str) -> None:
 
 def _report_completeness(job: "Job", record: dict[str, Any], which: str) -> None:
     """Log the regions whose completeness error is large or, with automatic steps, above the tolerance."""
-    from genoscan.path_method import LARGE_ERROR, TOLERANCE
+    from genoscan.averages.path_method import LARGE_ERROR, TOLERANCE
 
     automatic = job.options.path is not None and job.options.path.steps is None
     limit = TOLERANCE if automatic else LARGE_ERROR

@@ -11,7 +11,7 @@ from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, TILE, outputs_option
 
 if TYPE_CHECKING:
-    from genoscan.dependency_plan import MapPlan
+    from genoscan.dependency.plan import MapPlan
     from genoscan.genome.genome import Genome
     from genoscan.genome.region import Region
 
@@ -114,8 +114,8 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.composition import describe_difference
-    from genoscan.dependency_files import check_map_outputs, write_map
-    from genoscan.dependency_plan import MapOptions, prepare_map
+    from genoscan.dependency.files import check_map_outputs, write_map
+    from genoscan.dependency.plan import MapOptions, prepare_map
     from genoscan.genome.genome import open_genome
 
     beds = [Path(text) for text in rows_texts if _is_file(text)]

@@ -143,8 +143,8 @@ def measure_windows(
     from genoscan.tracks.atomic import check_new_folder
     from genoscan.tracks.journal import open_journal
     from genoscan.tracks.tables import table_text
-    from genoscan.window_error_files import check_errors_writable, copy_model, write_window_errors
-    from genoscan.window_measurement import measure, measurement_settings, prepare_measurement
+    from genoscan.window_error.files import check_errors_writable, copy_model, write_window_errors
+    from genoscan.window_error.measurement import measure, measurement_settings, prepare_measurement
 
     loaded = open_model(model, dtype, device, threads)
     if output is not None:
@@ -243,7 +243,7 @@ def _training_data(config: "ModelConfig") -> dict[str, str]:
 def _window_error(loaded: "Model", name: str) -> str:
     """Return the measured error of the default window."""
     from genoscan.layers.window_error import percent
-    from genoscan.window_grid import measurable_targets, measuring_command
+    from genoscan.window_error.grid import measurable_targets, measuring_command
 
     config, errors = loaded.config, loaded.config.window_errors
     if not measurable_targets(config):

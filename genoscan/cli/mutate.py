@@ -11,7 +11,7 @@ from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import CHOSEN_REGIONS, EFFECT, GENOME, MACHINE, MEMORY, MODEL, SPILL, TILE
 
 if TYPE_CHECKING:
-    from genoscan.mutagenesis import MutationJob
+    from genoscan.effects.mutagenesis import MutationJob
 
 
 @click.command("mutate")
@@ -95,8 +95,8 @@ def command(
       genoscan mutate chr.fa -r chr1:10,001-10,200 -o mutations.npz -o mutations.bw
     """
     from genoscan.cli.progress import progress
-    from genoscan.mutagenesis import write_mutagenesis
-    from genoscan.mutagenesis_files import ARCHIVES, check_mutation_outputs, written_files
+    from genoscan.effects.mutagenesis import write_mutagenesis
+    from genoscan.effects.mutagenesis_files import ARCHIVES, check_mutation_outputs, written_files
 
     check_mutation_outputs(outputs, [genome, annotation, bed_path])
     if not any(path.suffix in ARCHIVES for path in outputs):
@@ -127,9 +127,9 @@ def prepare(
     **options: Any,
 ) -> "MutationJob":
     """Return the job that the options specify; log warnings about regions and genome."""
+    from genoscan.effects.mutagenesis import prepare_mutations
+    from genoscan.effects.variant_job import VariantOptions
     from genoscan.genome.genome import open_genome
-    from genoscan.mutagenesis import prepare_mutations
-    from genoscan.variant_job import VariantOptions
 
     settings = VariantOptions(**options)
     opened = open_genome(genome)

@@ -31,7 +31,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
       genoscan plan hg38.fa.fai --whole-genome --device cuda -o hg38.bw
     """
     from genoscan.estimate import combine, estimate
-    from genoscan.expected_error import describe_expected_error
+    from genoscan.window_error.expected import describe_expected_error
 
     if whole_genome and (options["region_texts"] or options["bed_path"] or options["shard"]):
         raise InputError("--whole-genome: leave --region, --bed and --shard out")

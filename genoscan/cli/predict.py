@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from genoscan.genome.genome import Genome
     from genoscan.genome.region import Region
     from genoscan.model import Model
-    from genoscan.prediction import PredictOptions
+    from genoscan.prediction.tracks import PredictOptions
 
 
 @click.command("predict")
@@ -110,7 +110,7 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
-    from genoscan.prediction import PredictOptions, prepare_prediction, write_predicted
+    from genoscan.prediction.tracks import PredictOptions, prepare_prediction, write_predicted
     from genoscan.tracks.strands import strand_path
 
     strands = read_strands(strand, "both")
@@ -157,10 +157,10 @@ def _write_tables(
     There is one table for each of the options, which are those of one strand each.
     """
     from genoscan.cli.progress import progress
+    from genoscan.prediction.windows import prepare_windows, write_windows
     from genoscan.tracks.atomic import check_writable
     from genoscan.tracks.outputs import check_each
     from genoscan.tracks.strands import strand_path
-    from genoscan.window_prediction import prepare_windows, write_windows
 
     if len(outputs) > 1:
         raise InputError(f"{outputs[1]}: expected a single .tsv file; write tracks in another run")

@@ -94,8 +94,8 @@ def command(
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import Region
-    from genoscan.perturbation import write_response
-    from genoscan.probe import Probe, read_change
+    from genoscan.responses.perturbation import write_response
+    from genoscan.responses.probe import Probe, read_change
     from genoscan.tracks.outputs import check_outputs
 
     check_outputs(outputs, [genome, annotation])

@@ -333,9 +333,9 @@ def _measure_window(folder: Path, trained: "Finished", device: str) -> None:
     from genoscan.estimate import passes
     from genoscan.model import load_model
     from genoscan.training.finish import prepare_window
-    from genoscan.window_error_files import write_window_errors
-    from genoscan.window_grid import measuring_command
-    from genoscan.window_measurement import measure
+    from genoscan.window_error.files import write_window_errors
+    from genoscan.window_error.grid import measuring_command
+    from genoscan.window_error.measurement import measure
 
     model = load_model(folder, device=device)
     try:

@@ -15,9 +15,9 @@ from genoscan.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from genoscan.effects.variant_job import VariantJob
     from genoscan.genome.genome import Genome
     from genoscan.genome.variant_files import VariantTable
-    from genoscan.variant_job import VariantJob
 
 
 _MOST_REASONS = 6
@@ -123,9 +123,9 @@ def command(
       genoscan variants chr.fa calls.vcf.gz -o scores.vcf.gz -o scores.tsv --tracks tracks
     """
     from genoscan.cli.progress import progress
-    from genoscan.variant_output import check_variant_outputs
-    from genoscan.variant_tracks import check_tracks, expected_positions
-    from genoscan.variants import write_variants
+    from genoscan.effects.variant_output import check_variant_outputs
+    from genoscan.effects.variant_tracks import check_tracks, expected_positions
+    from genoscan.effects.variants import write_variants
 
     check_variant_outputs(outputs, [genome, variants_path])
     if tracks is None:
@@ -162,8 +162,8 @@ def prepare(
     **options: Any,
 ) -> "VariantJob":
     """Return the job that the options specify; log warnings about variants and genome."""
+    from genoscan.effects.variant_job import VariantOptions, allele_status, prepare_variants
     from genoscan.genome.genome import open_genome
-    from genoscan.variant_job import VariantOptions, allele_status, prepare_variants
 
     settings = VariantOptions(**options)
     opened = open_genome(genome)

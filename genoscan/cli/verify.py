@@ -42,7 +42,7 @@ def command(
     from genoscan.engine.methods import Adjoint
     from genoscan.genome.genome import open_genome
     from genoscan.model import load_model
-    from genoscan.verification import Check, check_known, verify
+    from genoscan.verification.sweeps import Check, check_known, verify
 
     Adjoint(tile, slots)  # raises an error for invalid values before any input is read
     set_threads(threads)

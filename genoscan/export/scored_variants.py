@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from genoscan.effects.variant_output import COLUMNS, STATUS_TAG
 from genoscan.errors import InputError
 from genoscan.genome.files import excerpt, open_text
 from genoscan.genome.genome import Genome
@@ -14,7 +15,6 @@ from genoscan.genome.variant import OK, Allele
 from genoscan.genome.variant_files import read_variants
 from genoscan.genome.vcf import open_vcf
 from genoscan.tracks.provenance import check_genome, provenance_path, read_provenance
-from genoscan.variant_output import COLUMNS, STATUS_TAG
 
 _DELTA = "delta"
 _MISSING = "."
@@ -32,7 +32,7 @@ class ScoredVariant:
     status
         "ok", or the reason why the allele has no scores.
     scores
-        Scores by name of the column (see `COLUMNS` in variant_output.py); NaN where there is none.
+        Scores by name of the column (see `COLUMNS` in effects/variant_output.py); NaN where there is none.
     region
         Bases of the genome at the variant; for an insertion, the base before which bases are inserted. None
         unless the status is "ok".

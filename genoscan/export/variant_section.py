@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from genoscan.effects.variant_output import COLUMNS
 from genoscan.export.markup import plotly_text
 from genoscan.export.scored_variants import ScoredVariant, strongest
 from genoscan.export.track_file import format_locus
@@ -18,7 +19,6 @@ from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.genome.variant import OK
 from genoscan.tracks.reader import BigWig
-from genoscan.variant_output import COLUMNS
 
 _ROWS, _FIGURES = 50, 12
 FLANK = 50

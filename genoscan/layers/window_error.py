@@ -1,4 +1,4 @@
-"""How much the scores of a model depend on the window, as measured (see window_measurement.py).
+"""How much the scores of a model depend on the window, as measured (see window_error/measurement.py).
 
 The results are stored in config.json. They are interpolated to the windows of a run.
 """

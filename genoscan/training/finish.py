@@ -23,8 +23,8 @@ from genoscan.training.labels import LabelledHead
 from genoscan.training.markov import MarkovBaseline, markov_baseline
 from genoscan.training.objective import LanguageModel
 from genoscan.training.state import read_state
-from genoscan.window_grid import SCORED_BASES, chosen_target, window_grid
-from genoscan.window_measurement import Measurement, prepare_measurement
+from genoscan.window_error.grid import SCORED_BASES, chosen_target, window_grid
+from genoscan.window_error.measurement import Measurement, prepare_measurement
 
 CURVE, PLOT = "training.tsv", "training.html"
 _KINDS = {"mamba": "Mamba", "mamba2": "Mamba-2", "pd_ssm": "PD-SSM"}

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from genoscan.background import draw_background
 from genoscan.composition import describe_difference
-from genoscan.edit_sums import Terms
+from genoscan.effects.background import draw_background
+from genoscan.effects.edit_sums import Terms
+from genoscan.effects.stretches import Stretch, plan_stretches
 from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import as_read
@@ -17,7 +18,6 @@ from genoscan.genome.variant import OK, Allele, Change
 from genoscan.genome.variant_files import VariantTable
 from genoscan.label_target import STRONGEST, LabelTarget
 from genoscan.model import Model
-from genoscan.stretches import Stretch, plan_stretches
 from genoscan.targets import TargetSpec, parse_target
 
 DOWNSTREAM_OF_TARGET = "downstream of the target"

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
-from genoscan.change_effects import change_effects, job_settings
+from genoscan.effects.change_effects import change_effects, job_settings
+from genoscan.effects.first_order import first_order_substitutions
+from genoscan.effects.mutagenesis_files import MutationEffects, check_mutation_outputs, write_mutations
+from genoscan.effects.variant_job import VariantJob, VariantOptions, choose_target, plan_changes, stretch_terms
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
-from genoscan.first_order import first_order_substitutions
 from genoscan.genome.alphabet import BASES, N
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
@@ -25,11 +27,9 @@ from genoscan.genome.region import Region
 from genoscan.genome.variant import Change
 from genoscan.genome.variant_files import VariantTable
 from genoscan.model import Model
-from genoscan.mutagenesis_files import MutationEffects, check_mutation_outputs, write_mutations
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.journal import Journal, open_journal
 from genoscan.tracks.record_schema import region_records
-from genoscan.variant_job import VariantJob, VariantOptions, choose_target, plan_changes, stretch_terms
 
 CONVENTIONS = "raw", "centred", "hypothetical"
 

@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from genoscan.dependency_map import DependencyMap
+from genoscan.dependency.dependency_map import DependencyMap
 from genoscan.export.markup import page_style, plotly_text, script_json, security_policy
 from genoscan.export.track_file import format_locus
 from genoscan.genome.alphabet import decode
@@ -96,7 +96,7 @@ def write_dependency_page(output: Path, found: DependencyMap, record: Mapping[st
     figure = json.loads(dependency_figure(found, definition).to_json())
     columns = found.layout.columns
     plotly = get_plotlyjs()
-    script = _template("dependency.js").substitute(
+    script = _template("page.js").substitute(
         figure=script_json(figure),
         read=script_json({"first": columns.start + 1, "letters": decode(found.column_codes).decode()}),
         mutated=script_json(
@@ -106,7 +106,7 @@ def write_dependency_page(output: Path, found: DependencyMap, record: Mapping[st
         ),
     )
     region = Region(columns.chrom, record["regions"][0]["start"], record["regions"][0]["end"])
-    text = _template("dependency.html").substitute(
+    text = _template("page.html").substitute(
         policy=security_policy([plotly, script]),
         style=page_style(),
         title=html.escape(title),
@@ -135,4 +135,4 @@ def _text(value: Any) -> str:
 
 
 def _template(name: str) -> Template:
-    return Template(files("genoscan.export").joinpath(name).read_text("utf-8"))
+    return Template(files("genoscan.dependency").joinpath(name).read_text("utf-8"))

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from genoscan.dependency_map import DependencyMap, mark_unknown, symmetrise
-from genoscan.dependency_plan import MapPlan, Reading
+from genoscan.dependency.dependency_map import DependencyMap, mark_unknown, symmetrise
+from genoscan.dependency.plan import MapPlan, Reading
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.genome.region import Region

@@ -20,7 +20,7 @@ from genoscan.genome.region import Region
 from genoscan.label_target import LabelTarget
 from genoscan.layers.heads import HeadConfig
 from genoscan.model import Model
-from genoscan.prediction import PredictOptions
+from genoscan.prediction.tracks import PredictOptions
 from genoscan.record import input_settings
 from genoscan.tracks.atomic import atomic_files, os_errors
 from genoscan.tracks.journal import COMMIT_AFTER, Entry, Journal, open_journal

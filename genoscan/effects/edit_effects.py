@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from genoscan.edit_sums import EditSums, Effects, Terms
+from genoscan.effects.edit_sums import EditSums, Effects, Terms
 from genoscan.engine.edits import Edit, check_positions
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore

@@ -31,7 +31,7 @@ from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan,
 from genoscan.genome.region import Region
 from genoscan.likelihood import Likelihood, likelihood_of_scores, likelihood_warning
 from genoscan.model import Model
-from genoscan.prediction_files import LANGUAGE_MODEL, Column, prediction_files, write_prediction
+from genoscan.prediction.files import LANGUAGE_MODEL, Column, prediction_files, write_prediction
 from genoscan.record import input_settings, likelihood_entries
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.outputs import check_file, check_outputs

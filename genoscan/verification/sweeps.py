@@ -19,7 +19,7 @@ from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.model import Model
 from genoscan.targets import whole_target
-from genoscan.track_verification import check_tracks, file_parts, relative
+from genoscan.verification.tracks import check_tracks, file_parts, relative
 
 WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
 """Maximum numbers of bases for whole-window autograd, the dot-product identity and finite differences."""

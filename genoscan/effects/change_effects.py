@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from genoscan.edit_effects import edit_effects, masked_log_odds
-from genoscan.edit_sums import Effects
+from genoscan.effects.edit_effects import edit_effects, masked_log_odds
+from genoscan.effects.edit_sums import Effects
+from genoscan.effects.stretches import Stretch
+from genoscan.effects.variant_job import VariantJob, stretch_terms
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.record import model_record, sequence_records
-from genoscan.stretches import Stretch
 from genoscan.tracks.journal import COMMIT_AFTER, Entry, Journal
-from genoscan.variant_job import VariantJob, stretch_terms
 
 
 def change_effects(job: VariantJob, journal: Journal | None = None, *, progress: Progress = ignore) -> Effects:

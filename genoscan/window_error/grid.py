@@ -1,4 +1,4 @@
-"""Targets and windows for which the error due to the window is measured (see window_measurement.py)."""
+"""Targets and windows for which the error due to the window is measured (see measurement.py)."""
 
 import shlex
 from dataclasses import dataclass

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genoscan.dependency import compute_map
-from genoscan.dependency_map import DependencyMap
-from genoscan.dependency_plan import MapPlan
+from genoscan.dependency.compute import compute_map
+from genoscan.dependency.dependency_map import DependencyMap
+from genoscan.dependency.page import LARGEST_SIDE, write_dependency_page
+from genoscan.dependency.plan import MapPlan
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError
-from genoscan.export.dependency_page import LARGEST_SIDE, write_dependency_page
 from genoscan.genome.alphabet import decode
 from genoscan.genome.region import Region
 from genoscan.record import model_record, sequence_records

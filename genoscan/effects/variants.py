@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from genoscan.background import rank
-from genoscan.change_effects import change_effects, job_settings, store_result, stored_results
-from genoscan.edit_sums import Effects
+from genoscan.effects.background import rank
+from genoscan.effects.change_effects import change_effects, job_settings, store_result, stored_results
+from genoscan.effects.edit_sums import Effects
+from genoscan.effects.first_order import first_order_effects
+from genoscan.effects.variant_job import VariantJob, allele_status, stretch_terms
+from genoscan.effects.variant_output import as_frame, write_scores
+from genoscan.effects.variant_tracks import TOP_TRACKS, select_variants, write_variant_tracks
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
-from genoscan.first_order import first_order_effects
 from genoscan.genome.variant_files import VariantTable
 from genoscan.notebook import ROWS_SHOWN, show_frame
 from genoscan.tracks.atomic import atomic_directory, atomic_files, os_errors
 from genoscan.tracks.journal import Journal, open_journal
-from genoscan.variant_job import VariantJob, allele_status, stretch_terms
-from genoscan.variant_output import as_frame, write_scores
-from genoscan.variant_tracks import TOP_TRACKS, select_variants, write_variant_tracks
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,21 +14,21 @@ import torch
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from genoscan.edit_sums import Terms
+from genoscan.effects.edit_sums import Terms
+from genoscan.effects.stretches import Stretch
+from genoscan.effects.variant_job import VariantJob, own_stretch, stretch_terms
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import N, reverse_complement
 from genoscan.genome.region import Region
 from genoscan.genome.variant import Change
 from genoscan.gradient import stream_gradient
-from genoscan.stretches import Stretch
 from genoscan.tracks.atomic import atomic_files, check_new_folder, partial_folder, resolve
 from genoscan.tracks.provenance import provenance_path, write_provenance
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.score import SCORES
 from genoscan.tracks.vcf import vcf_index_paths
 from genoscan.tracks.writer import open_tracks
-from genoscan.variant_job import VariantJob, own_stretch, stretch_terms
 
 FLANK = 100
 """Number of bases in a track on either side of the variant."""

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
+from genoscan.averages.path_method import TOLERANCE, UNIFORM, PathMethod
 from genoscan.engine.inputs import Mixture, Noisy, OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.engine.target import Target
@@ -30,7 +31,6 @@ from genoscan.genome.plan import Window
 from genoscan.genome.shuffle import shuffle_dinucleotides
 from genoscan.gradient import stream_gradient, stream_value
 from genoscan.model import Model
-from genoscan.path_method import TOLERANCE, UNIFORM, PathMethod
 
 
 class PathResult(NamedTuple):

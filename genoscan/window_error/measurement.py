@@ -25,7 +25,7 @@ from genoscan.model import Model
 from genoscan.record import model_record, sequence_records
 from genoscan.tracks.journal import Entry, Journal
 from genoscan.tracks.record_schema import region_records
-from genoscan.window_grid import SCORED_BASES, WindowGrid, chosen_target, window_grid
+from genoscan.window_error.grid import SCORED_BASES, WindowGrid, chosen_target, window_grid
 
 _DISTANCES = 64, 256, 1_024, 4_096, 16_384
 _MAX_UNKNOWN = 0.01

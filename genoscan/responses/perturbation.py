@@ -19,10 +19,10 @@ from genoscan.genome.alphabet import N
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Window, read_windows
 from genoscan.genome.region import Region
-from genoscan.interaction import sensitivity_changes
 from genoscan.model import Model
-from genoscan.probe import Probe, new_bases, response_window, sensitivity_window
 from genoscan.record import model_record, sequence_records
+from genoscan.responses.interaction import sensitivity_changes
+from genoscan.responses.probe import Probe, new_bases, response_window, sensitivity_window
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.record_schema import region_records

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from genoscan.edit_sums import EditSums, Terms
+from genoscan.effects.edit_sums import EditSums, Terms
 from genoscan.engine.edits import Edit
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore

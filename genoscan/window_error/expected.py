@@ -10,7 +10,7 @@ import numpy as np
 from genoscan.genome.plan import Window
 from genoscan.job import Job
 from genoscan.layers.window_error import LIKELIHOOD, WindowErrors, percent
-from genoscan.window_grid import measuring_command
+from genoscan.window_error.grid import measuring_command
 
 _EDGE = np.geomspace(1e-5, 0.5, 24)
 _NODES = np.concatenate([[0], _EDGE, 1 - _EDGE[-2::-1], [1]])

@@ -1,4 +1,4 @@
-"""Settings of dependency maps, and the windows and substitutions that a map consists of (see dependency.py)."""
+"""Settings of dependency maps, and the windows and substitutions that a map consists of (see compute.py)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from genoscan.dependency_map import Layout, check_symmetrise, layout_width
+from genoscan.dependency.dependency_map import Layout, check_symmetrise, layout_width
 from genoscan.engine.edits import Edit
 from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.genome.alphabet import N
