@@ -25,6 +25,9 @@ class Layer(Protocol):
 
     Purity law: the result of `forward` depends only on the tile and the carry, and `forward` does not
     change any attribute.
+
+    On a GPU, tiles of a layer whose weights are frozen are replayed as CUDA graphs. A layer, or a module in
+    it, that waits for the GPU or reads settings that may change has an attribute `capturable` that is False.
     """
 
     def begin(self, batch: int) -> Carry:

@@ -193,6 +193,7 @@ class Model:
         return torch.tensor([*self.config.base_columns, -1])
 
 
+@torch.inference_mode(False)
 def load_model(
     path: str | Path,
     *,

@@ -2,8 +2,8 @@
 
 A tensor on the simulated card says that it lies on cuda:0.  An operation on it and on a CPU
 tensor is refused where torch refuses it, and so is `numpy()`; kernels get their numbers through
-Triton's interpreter.  A CUDA graph repeats the operations that were recorded.  What is not simulated:
-time, memory, and streams.
+Triton's interpreter.  A CUDA graph repeats the operations that were recorded, and refuses those
+that wait for it.  What is not simulated: time, memory, streams, and inference mode.
 """
 
 from collections.abc import Callable, Iterator
@@ -66,11 +66,11 @@ class OnCard(Tensor):
         outputs = _recorded(function, *inner[0], **inner[1])
         masks = [i for i in tree_leaves(args[1:]) if isinstance(i, Tensor) and i.dtype == torch.bool]
         if function in _WAITING or (function in _INDEXED and masks):
-            Simulated.transfers += 1
+            _wait(function)
         if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(outputs)):
             return outputs
         if function in _BETWEEN_DEVICES and not _is_on(args[0]):
-            Simulated.transfers += 1
+            _wait(function)
             return args[0]
         wrapped = tree_map(lambda x: OnCard(x) if isinstance(x, Tensor) else x, outputs)
         return return_and_correct_aliasing(function, args, kwargs, wrapped)
@@ -109,6 +109,13 @@ def _recorded(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return outputs
 
 
+def _wait(function: Any) -> None:
+    """Count an operation for which the host waits; a capture permits none."""
+    if SimulatedGraph.recording is not None:
+        raise RuntimeError(f"{function}: operation not permitted when stream is capturing")
+    Simulated.transfers += 1
+
+
 def _is_on(value: Any) -> bool:
     return isinstance(value, OnCard)
 
@@ -132,7 +139,7 @@ class Simulated(TorchFunctionMode):
         if function in (Tensor.numpy, Tensor.tolist) and _is_on(args[0]):
             if function is Tensor.numpy and not kwargs.get("force"):
                 raise TypeError("can't convert cuda:0 device type tensor to numpy")
-            Simulated.transfers += 1
+            _wait(function)
             return function(args[0].inner.detach(), *args[1:], **kwargs)
         if "device" in kwargs and kwargs["device"] is not None:
             wanted = torch.device(kwargs["device"])
@@ -160,7 +167,7 @@ def _moved(function: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError("a move between devices inside a graph")
     if device.type == "cuda":
         return OnCard(tensor.detach().to(dtype or tensor.dtype).clone())
-    Simulated.transfers += 1
+    _wait(function)
     return tensor.inner.detach().to(dtype or tensor.dtype).clone()  # type: ignore[attr-defined]
 
 

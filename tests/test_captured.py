@@ -2,22 +2,25 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from laws import assert_near
 from simulated_cuda import SimulatedGraph, simulated_cuda
 from test_cuda import MODELS, THERE
-from toys import genome, tiny_stack
+from toys import genome, mixed_stack, tiny_stack
 
 from benchmarks.interpreted import interpreting
 from genoscan.engine import captured
 from genoscan.engine.captured import Captured
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
+from genoscan.engine.stages import StagePipeline
 from genoscan.engine.target import whole_window
 from genoscan.gradient import gradient
+from genoscan.layers.pd_ssm import with_surrogate
+from genoscan.layers.surrogate import Surrogate
 from genoscan.model import load_model
 
 pytestmark = [pytest.mark.gpu] if THERE else []
@@ -110,6 +113,28 @@ def test_graphs_are_captured_on_their_own_device(monkeypatch: pytest.MonkeyPatch
     assert set(streams) == {table.device}
 
 
+@pytest.mark.skipif(not THERE, reason="the simulated card knows no inference mode")
+def test_graphs_of_inference_mode_are_replayed_outside_it(replays: list[object]) -> None:
+    stack = tiny_stack(8, 1, kernels="reference").to("cuda")
+    layer, x = Captured(stack), torch.randn(1, 5, 4, dtype=torch.float64, device="cuda")
+    with torch.inference_mode():
+        for _ in range(captured._AFTER + 1):
+            layer.forward(x, layer.begin(1))
+    with torch.no_grad():
+        found, _ = layer.forward(x, layer.begin(1))
+        assert_near(found.cpu(), stack(x, stack.begin(1))[0].cpu())
+    assert len(replays) == 2
+    assert replays[0] is replays[1]
+
+
+@pytest.mark.parametrize("kind", ["straight_through", "activated"])
+def test_surrogates_are_not_captured(kind: Literal["straight_through", "activated"]) -> None:
+    stack = mixed_stack(8, ("pd_ssm",), kernels="reference").to("cuda")
+    assert isinstance(StagePipeline(stack).stages[0], Captured)
+    estimated = with_surrogate(stack, Surrogate(kind))
+    assert StagePipeline(estimated).stages == [estimated]
+
+
 def test_few_graphs_are_kept() -> None:
     """Tiles of ever other lengths would fill the memory of the device."""
     stack = tiny_stack(8, 1, kernels="reference").to("cuda")
@@ -145,7 +170,11 @@ def test_graphs_of_weights_that_changed_are_dropped(replays: list[object]) -> No
 
 def test_graphs_end_with_their_layer() -> None:
     stack = tiny_stack(8, 1, kernels="reference").to("cuda")
-    Captured(stack)
+    layer, x = Captured(stack), torch.randn(1, 5, 4, dtype=torch.float64, device="cuda")
+    with torch.no_grad():
+        for _ in range(captured._AFTER + 1):
+            layer.forward(x, layer.begin(1))
     before = len(captured._captures)
+    del layer
     del stack
     assert len(captured._captures) == before - 1

@@ -302,6 +302,24 @@ def test_layers_refuse_half_precision(name: str, kind: torch.dtype) -> None:
     refused(module.requires_grad_(False), x)
 
 
+@pytest.mark.parametrize("backend", [None, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul])
+def test_products_that_torch_may_round_are_refused(backend: Any) -> None:
+    stack, x = tiny_stack(8, 1, dtype=torch.float32), torch.rand(1, 5, 4)
+    expected = stack(x, stack.begin(1))[0]
+    try:
+        if backend is None:
+            torch.set_float32_matmul_precision("high")
+        else:
+            backend.fp32_precision = "tf32"
+        with pytest.raises(InputError, match=r'torch\.set_float32_matmul_precision\("highest"\) first'):
+            stack(x, stack.begin(1))
+        exact = tiny_stack(8, 1)
+        exact(x.double(), exact.begin(1))  # float64 is not rounded
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(stack(x, stack.begin(1))[0], expected)
+
+
 def test_derivatives_of_derivatives_are_not_rounded_by_autocast() -> None:
     inputs = opened(problem("linear", 3, 3, 2, dtype=torch.float32))
     with torch.autocast("cpu", enabled=False):

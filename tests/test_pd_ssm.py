@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from toys import genome, mixed_config, mixed_stack, one_hot_table, output_columns, pd_block
 
+import genoscan as library
 from benchmarks.speed.sequence import shipped_genome
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
@@ -553,11 +554,12 @@ def test_a_dictionary_that_changes_changes_the_maps() -> None:
     assert torch.equal(argmax_maps(block.dictionary), block.config.d_state - 1 - first)
 
 
-def test_a_model_that_ran_in_inference_mode_is_differentiable() -> None:
+def test_a_model_that_ran_in_inference_mode_is_differentiable(folder: Path) -> None:
     stack, inputs = mixed_stack(8, ("pd_ssm",)), Dense(torch.randn(1, 40, 4, dtype=F64))
     target = WeightedSum(torch.randn(1, 40, 4, dtype=F64))
     with torch.inference_mode():
         list(forward(stack, inputs, tile=16))
+        assert library.attribute(bases(60, 1), load_model(folder)).value
     found = torch.cat([x_bar for _, x_bar in adjoint(stack, inputs, target, tile=16, slots=2)], 1)
     assert found.abs().sum() > 0
 

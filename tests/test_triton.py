@@ -258,6 +258,12 @@ def test_maps_that_changed_are_checked_again() -> None:
         TRITON.pd_scan(*there(inputs), route=route, maps=maps)
 
 
+def test_more_states_than_a_block_has_are_refused() -> None:
+    inputs, chosen = pd_problem(1, 1, 1_025)
+    with pytest.raises(InputError, match="1,025 states per head: expected at most 1,024 on a GPU"):
+        PD_SCAN.forward(inputs, save=False, **chosen)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_is_refused(name: str) -> None:
     inputs = there(PIECES[name].problem(1, 3, 3, 2))
@@ -524,6 +530,28 @@ def test_sizes_of_a_model(name: str) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert_same_bits(here(second), here(first))
+
+
+@on_card
+@pytest.mark.parametrize("permute", [False, True])
+@pytest.mark.parametrize("n_states", [3, 16, 64])
+def test_many_chunks_of_the_permutation_diagonal_scan(n_states: int, permute: bool) -> None:
+    """With few states, several warps compute the same ones: right, and the same bits in every run."""
+    inputs, chosen = pd_problem(40 * 128, 8, n_states, permute=permute, batch=16, dtype=torch.float32)
+    bars = random_like((inputs[1], inputs[2]), 2)
+
+    def answers(primitive: Any, given: Tensors, options: dict[str, Tensor], bars: Tensors) -> Tensors:
+        outputs, saved = primitive.forward(given, save=True, **options)
+        return (*outputs, *primitive.vjp(given, saved, bars, (True,) * 3, **options))
+
+    on_device = there(inputs), {name: part.to(DEVICE) for name, part in chosen.items()}, there(bars)
+    first = here(answers(PD_SCAN, *on_device))
+    exact = tuple(part.double().requires_grad_() for part in inputs)
+    outputs = CPU.pd_scan(*exact, **chosen)
+    found = torch.autograd.grad(outputs, exact, tuple(bar.double() for bar in bars))
+    assert_near(first, (*(part.detach() for part in outputs), *found), torch.float32)
+    for _ in range(50):
+        assert_same_bits(here(answers(PD_SCAN, *on_device)), first)
 
 
 # Without a card: compiled

@@ -137,6 +137,11 @@ class _TileGraph:
 
     def __init__(self, layer: Layer, x: Tensor, carry: Carry) -> None:
         grad = torch.is_grad_enabled()
+        # A graph that is captured in inference mode could not be replayed outside it.
+        with torch.inference_mode(False), torch.set_grad_enabled(grad):
+            self._capture(layer, x, carry, grad=grad)
+
+    def _capture(self, layer: Layer, x: Tensor, carry: Carry, *, grad: bool) -> None:
         x, carry = (map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(grad), part) for part in (x, carry))
         self._inputs = [x, *leaves(carry)]
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()

@@ -113,7 +113,7 @@ class StagePipeline(ThreadGroup):
         self.stages: list[Layer] = [layer]
         if device == "cpu" and isinstance(layer, Chain):
             self.stages = layer.cut(torch.get_num_threads())
-        elif device == "cuda" and not any(weight.requires_grad for weight in weights):
+        elif device == "cuda" and not any(weight.requires_grad for weight in weights) and _capturable(layer):
             self.stages = [Captured(layer)]
         super().__init__(len(self.stages))
 
@@ -131,6 +131,12 @@ class StagePipeline(ThreadGroup):
     def queue(self, maxsize: int) -> "BoundedQueue[Any]":
         """Create a queue between two stages."""
         return BoundedQueue(self._changed, lambda: self._ended, maxsize)
+
+
+def _capturable(layer: Layer) -> bool:
+    """Return whether a layer and its modules can be captured; one that cannot has `capturable` False (see layer.py)."""
+    parts = layer.modules() if isinstance(layer, torch.nn.Module) else [layer]
+    return all(getattr(part, "capturable", True) for part in parts)
 
 
 class BoundedQueue(Generic[Item]):

@@ -215,6 +215,11 @@ class PdSsm(nn.Module):
         y = self.out_proj(y)
         return (x + y if self.norm else y), (tail, state)
 
+    @property
+    def capturable(self) -> bool:
+        """Whether tiles can be replayed as CUDA graphs: surrogates wait for the GPU, and their settings may change."""
+        return self.surrogate is None
+
     def margin(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "batch tile"]:

@@ -30,7 +30,7 @@ def choose(device: torch.device | str, name: str = "auto") -> Kernels:
     Raises
     ------
     InputError
-        If the name is unknown, or if the kernel set does not run on the device.
+        If the name is unknown, or "cpu" is chosen for another device.
     """
     kind = torch.device(device).type
     if name not in NAMES:

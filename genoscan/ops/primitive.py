@@ -84,13 +84,13 @@ def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> 
 
 
 def check_precision(tensors: OptionalTensors) -> None:
-    """Check that the tensors are all float32 or all float64, and that autocast is off.
+    """Check that the tensors are all float32 or all float64, and that torch computes in this precision.
 
     Raises
     ------
     InputError
-        If a tensor has another dtype, if the dtypes differ, or if `torch.autocast` is enabled. Autocast
-        would compute in half precision.
+        If a tensor has another dtype, if the dtypes differ, if `torch.autocast` is enabled, or if products of
+        float32 may be rounded to TF32 or bfloat16.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
@@ -105,6 +105,18 @@ def check_precision(tensors: OptionalTensors) -> None:
             "torch.autocast is on and would compute in half precision: expected float32 or "
             "float64; run this part under torch.autocast(device_type, enabled=False)"
         )
+    if dtypes == _SINGLE and _rounds_products():
+        raise InputError(
+            "torch may round float32 to TF32 or bfloat16 in matrix products, with errors of 1e-3: call "
+            'torch.set_float32_matmul_precision("highest") first'
+        )
+
+
+def _rounds_products() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # the backends differ, so that one of them rounds
+        return True
 
 
 def vjp_by_definition(

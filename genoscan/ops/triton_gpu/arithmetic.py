@@ -17,7 +17,7 @@ from genoscan.errors import InputError
 from genoscan.ops.primitive import OptionalTensors, Tensors
 
 NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
-RUNTIME_SIZES = ("length", "n_chunks", "n_rows", "n_directions")
+RUNTIME_SIZES = ("length", "n_chunks", "n_batch", "n_rows", "n_directions")
 """Names of integer arguments for which Triton does not specialise kernels.
 
 Kernels are therefore not compiled again when the values of these arguments change.

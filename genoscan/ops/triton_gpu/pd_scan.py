@@ -26,6 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from genoscan.errors import InputError
 from genoscan.ops import reference
 from genoscan.ops.pd_scan import check_indices, remembered
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
@@ -33,6 +34,9 @@ from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, 
 
 CHUNK = 128
 """Number of bases per chunk; this value is the fastest in the Flash PD-SSM paper."""
+
+_MOST_STATES = 1_024
+"""Triton permits blocks of 2^20 elements, and states are compared with all destinations."""
 
 
 @kernel
@@ -91,10 +95,10 @@ def _program(
     maps,
     length,
     n_chunks,
+    n_batch,
     HEADS: tl.constexpr,
     MAPS: tl.constexpr,
     N: tl.constexpr,
-    BATCH: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Return the indices and pointers of this program.
@@ -107,7 +111,7 @@ def _program(
     row = (tl.program_id(0) // n_chunks // HEADS).to(tl.int64)
     q = tl.arange(0, LANES)
     in_q = (q < N) | (N == LANES)
-    batch = row % BATCH
+    batch = row % n_batch
     return chunk, head, row, batch, q, in_q, route + batch * length * HEADS + head, maps + head * MAPS * N
 
 
@@ -132,7 +136,7 @@ def _chunks(
     b_end,
     length,
     n_chunks,
-    BATCH: tl.constexpr,
+    n_batch,
     HEADS: tl.constexpr,
     MAPS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -147,7 +151,7 @@ def _chunks(
     axis of size 2 separates real and imaginary parts.
     """
     chunk, head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+        route, maps, length, n_chunks, n_batch, HEADS, MAPS, N, LANES
     )
     inverses += head * MAPS * N
     p, d_re, d_im = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty), 0.0 * q
@@ -181,6 +185,7 @@ def _starts(
     p_end,
     d_end,
     b_end,
+    starts,
     first,
     last,
     n_chunks,
@@ -189,7 +194,10 @@ def _starts(
     LANES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Replace the inflows of the composed steps, `b_end`, with the states at the starts of the chunks.
+    """Write the states at the starts of the chunks to `starts`, of the shape of `b_end`.
+
+    They must not replace `b_end`: with few states, several warps load the same addresses, and one may store before
+    another has loaded.
 
     `first` is the initial state. The final state is written to `last`. If `REVERSE` is true, the states are
     cotangents, and the chunks are processed from right to left.
@@ -205,7 +213,7 @@ def _starts(
         p = tl.where(in_q, tl.load(p_end + at + q, in_q, 0), q)
         d_re, d_im = _load(d_end + 2 * at, q, in_q, N)
         b_re, b_im = _load(b_end + 2 * at, q, in_q, N)
-        _store(b_end + 2 * at, re, im, q, in_q, N)
+        _store(starts + 2 * at, re, im, q, in_q, N)
         if REVERSE:
             re, im = _multiply(d_re, d_im, tl.gather(re, p, 0), tl.gather(im, p, 0))
         else:
@@ -228,7 +236,7 @@ def _states(
     out,
     length,
     n_chunks,
-    BATCH: tl.constexpr,
+    n_batch,
     HEADS: tl.constexpr,
     MAPS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -241,7 +249,7 @@ def _states(
     If `PERMUTE` is true, `maps` contains the inverse maps.
     """
     chunk, head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+        route, maps, length, n_chunks, n_batch, HEADS, MAPS, N, LANES
     )
     re, im = _load(starts + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
     for i in range(tl.minimum(CHUNK, length - chunk * CHUNK)):
@@ -263,7 +271,7 @@ def _chunks_bar(
     b_end,
     length,
     n_chunks,
-    BATCH: tl.constexpr,
+    n_batch,
     HEADS: tl.constexpr,
     MAPS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -276,7 +284,7 @@ def _chunks_bar(
     are written to `p_end`, `d_end` and `b_end`.
     """
     chunk, head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+        route, maps, length, n_chunks, n_batch, HEADS, MAPS, N, LANES
     )
     p, d_re = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty)
     d_im, b_re, b_im = 0.0 * d_re, 0.0 * d_re, 0.0 * d_re
@@ -309,7 +317,7 @@ def _states_bar(
     inflow_bar,
     length,
     n_chunks,
-    BATCH: tl.constexpr,
+    n_batch,
     HEADS: tl.constexpr,
     MAPS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -321,7 +329,7 @@ def _states_bar(
     `ends` contains the cotangents of the final states of the chunks.
     """
     chunk, head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+        route, maps, length, n_chunks, n_batch, HEADS, MAPS, N, LANES
     )
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
     n_steps = tl.minimum(CHUNK, length - chunk * CHUNK)
@@ -347,9 +355,10 @@ def _states_bar(
 def _sizes(decay: Tensor, maps: Tensor) -> dict[str, int]:
     """Return the compile-time sizes with which the kernels are launched."""
     heads, n_maps, n_states = maps.shape
+    if n_states > _MOST_STATES:
+        raise InputError(f"{n_states:,} states per head: expected at most {_MOST_STATES:,} on a GPU")
     lanes = max(2, triton.next_power_of_2(n_states))
-    sizes = {"BATCH": len(decay), "HEADS": heads, "MAPS": n_maps, "CHUNK": CHUNK}
-    return sizes | {"N": n_states, "LANES": lanes}
+    return {"HEADS": heads, "MAPS": n_maps, "CHUNK": CHUNK, "N": n_states, "LANES": lanes}
 
 
 def _allocate_chunks(rows: int, decay: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -400,16 +409,16 @@ def _run(
     sizes = _sizes(decay, maps) | {"PERMUTE": permuted}
     chunks = p, d, b = _allocate_chunks(rows, decay, maps)
     inputs = decay, inflow, decay_dot, before, route
-    grid, lengths = (p.shape[1] * rows * heads,), (length, p.shape[1])
+    grid, lengths = (p.shape[1] * rows * heads,), (length, p.shape[1], len(decay))
     launch(_chunks, grid, *inputs, maps.contiguous(), moves, *chunks, *lengths, **sizes)
     end, out = torch.empty_like(state), torch.empty_like(inflow)
-    _carry_chunks(p, d, b, state, end, reverse=False)
-    launch(_states, grid, *inputs, moves, b, out, *lengths, **sizes)
+    starts = _carry_chunks(p, d, b, state, end, reverse=False)
+    launch(_states, grid, *inputs, moves, starts, out, *lengths, **sizes)
     return out, end
 
 
-def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
-    """Replace the inflows `b` of the composed steps with the states at the starts of the chunks.
+def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> Tensor:
+    """Return the states at the starts of the chunks.
 
     `first` is the initial state. The final state is written to `last`. If `reverse` is true, the states are
     cotangents, and the chunks are processed from right to left.
@@ -417,7 +426,9 @@ def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, 
     rows, n_chunks, heads, n_states = p.shape
     lanes = max(2, triton.next_power_of_2(n_states))
     sizes = {"HEADS": heads, "N": n_states, "LANES": lanes, "REVERSE": reverse}
-    launch(_starts, (rows * heads,), p, d, b, first, last, n_chunks, **sizes)
+    starts = torch.empty_like(b)
+    launch(_starts, (rows * heads,), p, d, b, starts, first, last, n_chunks, **sizes)
+    return starts
 
 
 def _forward(given: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
@@ -437,11 +448,11 @@ def _vjp(
     batch, length, heads = decay.shape[:3]
     sizes = _sizes(decay, maps)
     p, d, b = _allocate_chunks(batch, decay, maps)
-    grid, lengths = (p.shape[1] * batch * heads,), (length, p.shape[1])
+    grid, lengths = (p.shape[1] * batch * heads,), (length, p.shape[1], batch)
     launch(_chunks_bar, grid, decay, x_bar, route, maps, p, d, b, *lengths, **sizes)
     decay_bar, inflow_bar, state_bar = map(torch.empty_like, (decay, decay, state))
-    _carry_chunks(p, d, b, end_bar, state_bar, reverse=True)
-    arguments = decay, x, x_bar, state, route, maps, b, decay_bar, inflow_bar
+    starts = _carry_chunks(p, d, b, end_bar, state_bar, reverse=True)
+    arguments = decay, x, x_bar, state, route, maps, starts, decay_bar, inflow_bar
     launch(_states_bar, grid, *arguments, *lengths, **sizes)
     return decay_bar, inflow_bar, state_bar
 
