@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from genoscan.attribution import Attribution, Attributions
@@ -30,6 +31,7 @@ from genoscan.verification.sweeps import Check
 from genoscan.verification.sweeps import verify as check
 
 
+@torch.inference_mode(False)
 def attribute(
     sequence: Any,
     model: Model | str | Path = "bacteria",
@@ -186,6 +188,7 @@ def _attributed(located: Sequence[Located], model: Model, target: str, options: 
     return made
 
 
+@torch.inference_mode(False)
 def attribute_regions(
     genome: str | Path | Genome,
     outputs: str | Path | Sequence[str | Path],
@@ -258,6 +261,7 @@ def attribute_regions(
     return run(job, [Path(file) for file in files], command=command, progress=progress)
 
 
+@torch.inference_mode(False)
 def predict(
     sequence: Any,
     model: Model | str | Path = "bacteria",
@@ -343,6 +347,7 @@ def _predicted(located: Sequence[Located], model: Model, options: PredictOptions
     return [arrays.columns[arrays.slice_of(region)] for region in regions]
 
 
+@torch.inference_mode(False)
 def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:
     """Check that a model's derivatives on a sequence, and the files written from them, are exact.
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from genoscan.dependency.compute import compute_map
 from genoscan.dependency.dependency_map import DependencyMap
 from genoscan.dependency.plan import MapOptions, prepare_map
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _COLUMNS = "chrom", "pos", "ref", "alt"
 
 
+@torch.inference_mode(False)
 def score_variants(
     genome: Any,
     variants: "str | Path | Sequence[str] | pd.DataFrame",
@@ -85,6 +88,7 @@ def score_variants(
     )
 
 
+@torch.inference_mode(False)
 def mutate(
     sequence: Any,
     model: Model | str | Path = "bacteria",
@@ -147,6 +151,7 @@ def mutate(
     return compute_mutations(job, progress=progress)
 
 
+@torch.inference_mode(False)
 def map_dependencies(
     sequence: Any,
     model: Model | str | Path = "bacteria",
@@ -209,6 +214,7 @@ def map_dependencies(
     return compute_map(prepare_map(located.genome, as_model(model), options), progress=progress)
 
 
+@torch.inference_mode(False)
 def response(
     sequence: Any,
     model: Model | str | Path = "bacteria",
@@ -287,5 +293,7 @@ def _table(variants: "str | Path | Sequence[str] | pd.DataFrame", genome: Genome
     for name in _COLUMNS:
         if name not in variants.columns:
             raise InputError(f"variants: no column {name}, expected {', '.join(_COLUMNS)}")
-    names = variants["id"].fillna(".") if "id" in variants.columns else ["."] * len(variants)
+    names: Sequence[Any] = ["."] * len(variants)
+    if "id" in variants.columns:
+        names = variants["id"].astype(object).where(variants["id"].notna(), ".").tolist()
     return tabulate(zip(*(variants[name] for name in _COLUMNS), names, strict=True), genome)

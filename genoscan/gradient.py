@@ -6,7 +6,6 @@ from threading import Lock
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
@@ -41,7 +40,6 @@ class Gradient(NamedTuple):
     gradient: Float[Tensor, "batch length symbols"]
 
 
-@torch.inference_mode(False)
 def gradient(
     model: Model,
     codes: UInt8[Tensor, "batch length"],
@@ -84,7 +82,6 @@ def gradient(
     return Gradient(stream_gradient(model, codes, target, receive, method, progress=progress), whole)
 
 
-@torch.inference_mode(False)
 def stream_gradient(
     model: Model,
     codes: UInt8[Tensor, "batch length"],

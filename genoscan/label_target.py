@@ -285,7 +285,7 @@ class LabelTarget:
         spans = [self._summed(self._span(window)) for window in windows]
         best: list[tuple[Tensor, Tensor] | None] = [None] * len(windows)
         totals = [torch.zeros(len(self.config.labels), dtype=torch.float64) for _ in windows]
-        method = model.method.fit(model.stack, codes.shape[1], len(codes))
+        method = model.method.fit(model.stack, codes.shape[1], len(codes), forward=True)
         for tile, outputs in method.forward(model.stack, OneHot(codes, model.table())):
             for i, (start, stop) in enumerate(spans):
                 first, last = max(tile.start, start), min(tile.stop, stop)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from commands import bases, tiny_model, write_fasta
 from commands import genoscan as command
 
@@ -104,6 +105,26 @@ def test_variants_are_those_of_the_command_line(tiny: genoscan.Model, fasta: Pat
 def test_wrong_variants_are_named(tiny: genoscan.Model, fasta: Path, given: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         genoscan.score_variants(fasta, given, tiny)
+
+
+def test_inference_mode_makes_no_difference(tiny: genoscan.Model, fasta: Path) -> None:
+    at, new = 30, other(LETTERS[29])
+    variant = f"chr1:{at}:{LETTERS[at - 1]}>{new}"
+
+    def results() -> list[np.ndarray]:
+        return [
+            genoscan.attribute(LETTERS[:60], tiny, target="logit:50:A").gradient,
+            genoscan.response(LETTERS[:60], tiny, at=at, base=new, of="sensitivity").values,
+            genoscan.mutate(LETTERS[:40], tiny, tolerance=0.1).raw,
+            genoscan.score_variants(fasta, [f"chr1:{at}:{LETTERS[at - 1]}>{new}"], tiny)
+            .to_dataframe()
+            .delta.to_numpy(),
+        ]
+
+    expected = results()
+    with torch.inference_mode():
+        for found, value in zip(results(), expected, strict=True):
+            assert np.array_equal(found, value, equal_nan=True)
 
 
 def test_a_genome_of_another_type_is_named(tiny: genoscan.Model) -> None:

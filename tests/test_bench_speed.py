@@ -612,7 +612,7 @@ class TestReport:
             "  forward   16,384        2             2 to 2      122        2.0",
             "  time, of forward's  0.5 x  0.5 to 0.5  threshold <= 3.6  met",
         ]
-        assert summary(rows_of) == "rows: 1 measured, 0 skipped, 0 failed; 1 of 1 bars met"
+        assert summary(rows_of) == "rows: 1 measured, 0 skipped, 0 failed; 1 of 1 thresholds met"
 
     def test_a_missed_bar_is_said(self, settings: Settings, tmp_path: Path, timed: list[str]) -> None:
         own = replace(settings, length=None)

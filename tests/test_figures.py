@@ -7,6 +7,7 @@ tables is made here too, or is named in TABLES.
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from commands import ROOT
 
+from benchmarks.mechanistic import axes
 from benchmarks.mechanistic.experiments import base_run
 from benchmarks.mechanistic.learn import accuracy_without_memory
 from benchmarks.series.ablations import LABELS
@@ -440,6 +442,24 @@ def mechanistic() -> Iterator[tuple[str, str]]:
         yield PD_SSM, f"| {states} | {' | '.join(cells)} |"
 
 
+def by_size() -> Iterator[tuple[str, str]]:
+    """The axes that have been measured."""
+    folder = ROOT / "benchmarks/results/mechanistic"
+    for name in axes.EXPERIMENTS:
+        if not (folder / f"{name}.csv").exists():
+            continue
+        task, _, axis = name.rpartition("-by-")
+        runs = pd.read_csv(folder / f"{name}.csv").dropna(subset=["test"])
+        for value, found in runs.groupby(axis):
+            base = base_run(task)
+            size = type(getattr(base, axis))(value)
+            without = accuracy_without_memory(replace(base, **{axis: size}))
+            shares = found.set_index("kind").test[["mamba", "mamba2", "activated", "straight_through"]]
+            cells = [f"{share:.1%}".replace("%", " %") for share in shares]
+            words = task.replace("-", " ").replace("in context", "in-context")
+            yield PD_SSM, f"| {words}, {axis} {value:g} | {percent(without)} | {' | '.join(cells)} |"
+
+
 def codons() -> Iterator[tuple[str, str]]:
     runs = pd.read_csv(ROOT / "benchmarks/results/codons/codon-position.csv").dropna(subset=["test"])
     for kind, label in (("mamba", "Mamba"), ("mixed", "both, alternating"), ("pd_ssm", "PD-SSM")):
@@ -462,6 +482,7 @@ FIGURES = [
     *ablations(),
     *automata(),
     *mechanistic(),
+    *by_size(),
     *language(),
     *codons(),
 ]

@@ -159,6 +159,8 @@ def test_intervals_by_hand(tmp_path: Path) -> None:
     assert names[4:10] == ["", "peak", "peak", "other,peak", "other", ""]
     heads = labelled(tmp_path, "chr1\t5\t8\tpeak\t0\t-\nchr1\t7\t9\tpeak\t0\t+\n", "intervals")
     assert words(heads["intervals"])[0][4:10] == ["", "peak-", "peak-", "peak+,peak-", "peak+", ""]
+    heads = labelled(tmp_path, "chr1\t5\t6\tCD4\t0\t+\nchr1\t7\t8\tCD4+\t0\t+\n", "intervals")
+    assert words(heads["intervals"])[0][4:9] == ["", "CD4+", "", "CD4++", ""]
 
 
 @pytest.mark.parametrize(

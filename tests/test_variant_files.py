@@ -230,7 +230,7 @@ def test_compressed_files(tmp_path: Path, genome: Genome, form: Callable[[Path, 
 
 
 def test_the_last_base_of_a_record_may_be_in_info(tmp_path: Path, genome: Genome) -> None:
-    """An index of 16 levels ends at 2^29, and includes END."""
+    """A .tbi index ends at 2^29, and END counts."""
     (tmp_path / "x.vcf").write_text(
         minimal("chr1\t1\t.\tA\tC\t.\t.\tX=1;END=600000000", "chr1\t2\t.\tC\t<DEL>\t.\t.\t.")
     )

@@ -31,7 +31,7 @@ def summary(rows: Mapping[str, Mapping[str, Any]]) -> str:
         measure["met"] for row in rows.values() for measure in row.get("measures", []) if measure["met"] is not None
     ]
     counted = ", ".join(f"{n} {status}" for status, n in counts.items())
-    judged = f"; {sum(bars)} of {len(bars)} bars met" if bars else ""
+    judged = f"; {sum(bars)} of {len(bars)} thresholds met" if bars else ""
     return f"rows: {counted}{judged}"
 
 

@@ -22,7 +22,7 @@ _LEAST_WITHOUT_UNIT = 10**6
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of CPU threads that torch and the kernels use; None selects all available cores."""
+    """Set the number of threads that torch and the kernels use, all cores if None, and the precision of products."""
     import torch
 
     if threads is not None and threads < 1:
@@ -30,6 +30,8 @@ def set_threads(threads: int | None) -> None:
     # CPU affinity may restrict a process to some of the cores.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(threads or cores or 1)
+    # Variables of the environment may let torch round float32 in matrix products.
+    torch.set_float32_matmul_precision("highest")
 
 
 def parse_dtype(text: str) -> "torch.dtype":
@@ -214,7 +216,7 @@ def _warn_about_options(job: "Job", spill: Path | None) -> None:
         if job.target.region is not None:
             reasons["reach"] = "the model is causal, and the target is at a fixed position"
         elif job.target.head and not job.target.pooled:
-            reasons["reach"] = "the model is causal, and the target is the labels of the regions themselves"
+            reasons["reach"] = "the model is causal: labels do not depend on bases after them"
     path = job.options.path
     if path is None:
         reasons |= dict.fromkeys(("steps", "baseline", "seed", "sigma"), "there is one gradient with --method gradient")

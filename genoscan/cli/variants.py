@@ -197,14 +197,11 @@ def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "Varia
         names = ", ".join(f"{theirs} as {ours}" for theirs, ours in list(table.renamed.items())[:3])
         more = f" and {len(table.renamed) - 3:,} more" if len(table.renamed) > 3 else ""
         log(f"{path or '--variant'}: sequences are matched by name: {names}{more}")
-    unknown = dict.fromkeys(
-        allele.chrom
-        for allele in table.alleles
-        if allele.chrom not in genome.sizes and allele.chrom not in table.renamed
-    )
+    named = {*genome.sizes, *table.renamed, *table.other_lengths}
+    unknown = dict.fromkeys(allele.chrom for allele in table.alleles if allele.chrom not in named)
     if unknown:
         first, *others = unknown
-        more = f", and {len(others):,} more names are not in it" if others else ""
+        more = f" {len(others):,} more names are not in the genome" if others else ""
         log(f"{path or '--variant'}: {unknown_sequence(first, genome.sizes)}{more}")
     return table
 

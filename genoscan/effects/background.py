@@ -97,15 +97,17 @@ def _draw(
     found: set[Change] = set()
     taken = set(changes)
     for _ in range(_TRIES):
+        if len(found) == count:
+            break
         near = changes[int(random.integers(len(changes)))].start
         first, last = max(0, near - distance), min(size, near + distance + n_ref)
         codes = genome.fetch(chrom, first, last)
         for at in random.permutation(max(1, last - first - n_ref + 1))[: max(count, 256)].tolist():
+            if len(found) == count:
+                break
             change = _change_at(genome, codes, first, at, kind, random)
-            if change is not None and change.start >= first and change not in taken and len(found) < count:
+            if change is not None and change.start >= first and change not in taken:
                 found.add(change)
-        if len(found) == count:
-            break
     return sorted(found, key=lambda change: (change.start, change.ref, change.alt))
 
 

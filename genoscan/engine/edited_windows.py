@@ -14,8 +14,8 @@ from torch import Tensor
 from genoscan.engine.edits import Edit, EditedTile, align, edited_copy
 from genoscan.engine.stages import run_in_parallel, shares
 
-Run = Callable[[UInt8[Tensor, "batch length"]], Float[Tensor, "batch length d_out"]]
-"""Function that returns all outputs of the network for windows of equal length."""
+Run = Callable[[UInt8[Tensor, "batch length"], int], Float[Tensor, "batch length d_out"]]
+"""Function that returns all outputs of the network for windows of equal length; also given how many are run at once."""
 
 
 def edited_windows(
@@ -100,6 +100,6 @@ def _in_parallel(
     windows = torch.from_numpy(np.stack(rows))
 
     def part(rows: slice, _check: Callable[[], None]) -> Tensor:
-        return run(windows[rows])
+        return run(windows[rows], len(windows))
 
     return torch.cat(run_in_parallel([partial(part, rows) for rows in shares(len(windows), device)]))

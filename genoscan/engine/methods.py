@@ -427,7 +427,7 @@ class Layerwise:
         Raises
         ------
         InputError
-            If the memory limit is too low for one stored boundary in addition to the boundaries in use.
+            If the memory limit is too low for the boundaries in use and, for gradients, one that is stored.
         """
         if self.spill is not None:
             return self
@@ -443,8 +443,8 @@ class Layerwise:
             if (needed := method._boundary_bytes(network, length, batch, forward=forward)) <= memory:
                 return method
         raise InputError(
-            f"--memory {memory / 1e9:.3g}GB: {batch} windows of {length:,} bases need at least "
-            f"{needed / 1e9:.3g}GB between the layers; give more, or --spill FOLDER, or --batch 1"
+            f"{batch} windows of {length:,} bases need at least {needed / 1e9:.3g}GB between the layers, and "
+            f"{memory / 1e9:.3g}GB may be used: permit more (memory), or files (spill), or run fewer at once (batch)"
         )
 
     def cost(self, network: BidirectionalNetwork, length: int, batch: int) -> Cost:
@@ -524,8 +524,8 @@ class Layerwise:
     ) -> Iterator[EditedTile]:
         """Yield all outputs for edited copies; see `engine.edited_windows.edited_windows`."""
 
-        def run(rows: Tensor) -> Tensor:
-            method = self.fit(network, rows.shape[1], len(rows), forward=True)
+        def run(rows: Tensor, at_once: int) -> Tensor:
+            method = self.fit(network, rows.shape[1], at_once, forward=True)
             tiles = [outputs for _, outputs in method.forward(network, OneHot(rows, table))]
             progress(rows.numel())
             return torch.cat(tiles, 1)

@@ -24,7 +24,7 @@ from torch import Tensor
 from genoscan.engine.boundaries import Boundary, BoundaryStore, TensorBoundary
 from genoscan.layer import Carry, leaves, map_leaves
 
-_CARRY, _CUT, _LAYER = "carry-", "cut", "layer"
+_CARRY, _CUT, _LAYER = "carry-", "cut", "boundary"
 _PART, _PART_LENGTH = "numbers-", 1 << 16
 """Name of a part of a saved boundary, and its positions: parts are read one by one."""
 

@@ -111,7 +111,7 @@ def tabulate(records: Iterable[tuple[str, int, str, str, str]], genome: Genome) 
     for chrom, pos, ref, alt, name in records:
         if not isinstance(pos, Integral) or not isinstance(ref, str) or not isinstance(alt, str):
             raise InputError(f"variant {chrom}:{pos}:{ref}>{alt}: expected an integer and two texts of bases")
-        rows.append(_Row(str(chrom), int(pos), str(name), ref, alt.split(",")))
+        rows.append(_Row(str(chrom), int(pos), str(name) or ".", ref, alt.split(",")))
     return _table(rows, {}, genome, None, from_vcf=False)
 
 

@@ -84,6 +84,7 @@ def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], 
         n_labels += _count(target, len(piece.codes))
         for span, outputs in choose_method(stack, tile=_TILE).forward(stack, OneHot(read, table)):
             nats -= float(target(outputs[..., config.output_columns[""]], span).double().sum())
+    _check_finite(math.isfinite(nats))
     return nats / n_labels / math.log(2) if n_labels else math.nan
 
 
@@ -193,11 +194,13 @@ def _predictions(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -
         for _, tile in choose_method(stack, tile=_TILE).forward(stack, OneHot(codes, table)):
             outputs.append(tile[0].float().cpu().numpy())
     found = np.concatenate(outputs)
-    if not np.isfinite(found).all():
-        raise NonFiniteError(
-            "the model's predictions on held-out sequences are not finite: its metrics have no meaning"
-        )
+    _check_finite(bool(np.isfinite(found).all()))
     return found
+
+
+def _check_finite(finite: bool) -> None:
+    if not finite:
+        raise NonFiniteError("the model's predictions on held-out sequences are not finite: use a lower learning rate")
 
 
 def _table_and_columns(stack: Network, config: ModelConfig) -> tuple[Tensor, Tensor]:

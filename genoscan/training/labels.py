@@ -296,5 +296,6 @@ def _label_intervals(features: Sequence[Feature], size: int, config: HeadConfig)
     marks = _Marks(config, size)
     for feature in features:
         name = feature.name or "region"
-        marks.add(name if name in config.labels else name + feature.strand, feature.start, feature.end)
+        stranded = name + feature.strand
+        marks.add(stranded if stranded in config.labels else name, feature.start, feature.end)
     return marks.labels
