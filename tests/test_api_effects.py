@@ -116,9 +116,7 @@ def test_inference_mode_makes_no_difference(tiny: genoscan.Model, fasta: Path) -
             genoscan.attribute(LETTERS[:60], tiny, target="logit:50:A").gradient,
             genoscan.response(LETTERS[:60], tiny, at=at, base=new, of="sensitivity").values,
             genoscan.mutate(LETTERS[:40], tiny, tolerance=0.1).raw,
-            genoscan.score_variants(fasta, [f"chr1:{at}:{LETTERS[at - 1]}>{new}"], tiny)
-            .to_dataframe()
-            .delta.to_numpy(),
+            genoscan.score_variants(fasta, [variant], tiny).to_dataframe().delta.to_numpy(),
         ]
 
     expected = results()
