@@ -18,7 +18,7 @@ def panels(titles: list[str], *, rows: int = 1, height: int = 480) -> go.Figure:
         cols=len(titles) // rows,
         subplot_titles=titles,
         horizontal_spacing=0.08,
-        vertical_spacing=0.24 / rows,
+        vertical_spacing=0.34 / rows,
     )
     return page.update_layout(
         template="simple_white",

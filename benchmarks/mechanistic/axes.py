@@ -69,13 +69,14 @@ def _draw_axis(page: go.Figure, base: Run, axis: str, rows: pd.DataFrame, *, row
 
 def draw_all(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Draw all axes of both tasks, a task in each row, from the tables of axes and tasks that exist."""
-    page = panels([f"{task} by {axis}" for task in _AXES for axis in _AXES[task]], rows=len(_AXES), height=400)
+    names = [_name(task, axis) for task in _AXES for axis in _AXES[task]]
+    titles = [EXPERIMENTS[name].title + ("" if name in tables else ": not run") for name in names]
+    page = panels(titles, rows=len(_AXES), height=400)
     for row, task in enumerate(_AXES, 1):
         base = base_run(task)
         for col, axis in enumerate(_AXES[task], 1):
-            found = [results(tables[name]) for name in (task, _name(task, axis)) if name in tables]
-            if found:
-                rows = pd.concat(found)
+            if _name(task, axis) in tables:
+                rows = pd.concat([results(tables[name]) for name in (task, _name(task, axis)) if name in tables])
                 _draw_axis(page, base, axis, rows[rows.seed == base.seed], row=row, col=col)
     return page
 
