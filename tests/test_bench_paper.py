@@ -112,7 +112,7 @@ def test_nothing_finite_is_asked_of_nan() -> None:
     assert Finding("error", float("nan")).met is None
     assert Finding("times", np.float64(3), threshold=at_least(3)).met is True
     (line,) = lines([Finding("error", float("nan"), threshold=at_most(1e-5))], judged=True)
-    assert line.split() == ["error", "nan", "bar", "<=", "1e-05", "MISSED"]
+    assert line.split() == ["error", "nan", "threshold", "<=", "1e-05", "MISSED"]
 
 
 def test_their_tile_scan_overflows_where_decays_are_stiff() -> None:

@@ -45,7 +45,7 @@ def test_a_row_for_each_result(results: Path, tmp_path: Path) -> None:
     text = page.read_text()
     track = cells(text, "a")
     assert (track["regions"], track["bases with a score"], track["strand"]) == ("2", "120", "+")
-    assert track["model, target, score"].startswith("model tiny; target log-likelihood; score centred, in nats per")
+    assert track["model, target, score"].startswith("model tiny; target log-likelihood; score centred, in nats, first")
     top = genoscan(
         "attribute",
         results / "g.fa",

@@ -255,8 +255,7 @@ def _derivative(
     directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
     target = whole_window(codes, model.columns(), model.label_offset)
     inputs = OneHot(codes, table)
-    method = model.method.fit(model.stack, inputs.length, 1 + directions.count, forward=True)
-    for span, outputs, outputs_dot in method.tangent(model.stack, inputs, directions, progress=progress):
+    for span, outputs, outputs_dot in model.method.tangent(model.stack, inputs, directions, progress=progress):
         if probe.of == "logits":
             yield span, outputs_dot[:, 0].norm(dim=-1), None
         else:
@@ -273,8 +272,7 @@ def _finite(
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())
     target = whole_window(codes, model.columns(), model.label_offset)
-    method = model.method.fit(model.stack, inputs.length, inputs.batch, forward=True)
-    for span, outputs in method.forward(model.stack, inputs, progress=progress):
+    for span, outputs in model.method.forward(model.stack, inputs, progress=progress):
         if probe.of == "logits":
             yield span, (outputs[1:] - outputs[0]).norm(dim=-1), None
         else:
