@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = commands_in(re.sub(r"`(genoscan [^`\n]* -o [^`\n]*)`", r"\n```bash\n\1\n```\n", README))
 """Commands in blocks, and those in lines that write a file."""
 SKIPPED = {
-    "genoscan models import kuleshov-group/caduceus": "needs a network; tests/test_foreign_files.py imports files of this layout",
+    "genoscan models import kuleshov-group/caduceus": "needs a network; tests/test_foreign_files.py has such files",
     "genoscan serve": "runs until it is stopped; tests/test_serve.py",
     "genoscan workflow run": "takes a minute, and the user's configuration; tests/test_workflow.py runs it",
 }
