@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.inputs import parse_device, set_threads
+from genoscan.cli.inputs import parse_device, prepare_torch
 from genoscan.cli.messages import log, table
 from genoscan.cli.options import MODEL, PATH, THREADS, combine
 from genoscan.cli.progress import progress
@@ -107,12 +107,12 @@ def genes(
 
     \b
     Example:
-      python -m benchmarks genes bacteria --data data/ -o genes/
+      python -m benchmarks genes bacteria --data build/genes/data -o genes/
     """
     from benchmarks.genes.run import measure
     from genoscan.importer import load_model
 
-    set_threads(threads)
+    prepare_torch(threads)
     _create(output)
     model = load_model(model_name or f"{name}-genes", device=parse_device(device), tile=4096)
     click.echo(measure(name, parts, model, data, output, log))
@@ -226,7 +226,7 @@ def speed(
     if old is not None and old.resolve() == output.resolve():
         raise InputError(f"--compare {old}: is the output, expected an earlier file")
     before = None if old is None else read_results(old)
-    set_threads(threads)
+    prepare_torch(threads)
     device = parse_device(device)
     usual: dict[str, Any] = {
         "rounds": 5,
@@ -480,7 +480,7 @@ def variants(
     """
     from benchmarks.variants import measure
 
-    set_threads(threads)
+    prepare_torch(threads)
     _create(output)
     _print_rows(measure(genome, model_name, output, count=count, quick=quick, device=parse_device(device)))
 
@@ -516,7 +516,7 @@ def regions(
     """
     from benchmarks.regions import measure
 
-    set_threads(threads)
+    prepare_torch(threads)
     _create(output)
     _print_rows(measure(genome, model_name, output, count=count, length=length, device=parse_device(device)))
 
@@ -543,7 +543,7 @@ def chromosome(model_name: str, output: Path, length: int, scratch: Path | None,
 
     from benchmarks.chromosome import measure
 
-    set_threads(threads)
+    prepare_torch(threads)
     _create(output)
     _print_rows(measure(model_name, output, length=length, threads=torch.get_num_threads(), scratch=scratch or output))
 
@@ -586,7 +586,7 @@ def _run(
     if unknown := [name for name in chosen if name not in experiments]:
         raise InputError(f"{unknown[0]}: expected all or one of {', '.join(experiments)}")
     _create(folder)
-    set_threads(threads)
+    prepare_torch(threads)
     environment = Environment(parse_device(device), torch.get_num_threads(), quick)
     for name in chosen:
         experiment = experiments[name]

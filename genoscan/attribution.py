@@ -32,9 +32,8 @@ class Attribution:
     gradient
         Derivatives of the target with respect to A, C, G and T at each position, of shape (length, 4). For
         methods with a baseline, these are averages over the path, relative to the baseline (see
-        averages/path_attribution.py).
-        If both strands were read, the derivatives are means over the strands. The values at N and at
-        masked bases are NaN.
+        averages/path_attribution.py). If both strands were read, the derivatives are means over the strands.
+        The values at N and at masked bases are NaN.
     scores
         One score per base, computed from the gradient (see tracks/score.py). The score is NaN where the
         gradient is NaN.

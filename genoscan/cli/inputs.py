@@ -21,8 +21,8 @@ _LEAST_WITHOUT_UNIT = 10**6
 """Smallest size, in bytes, that is accepted without a unit; "--memory 4" is not meant as 4 bytes."""
 
 
-def set_threads(threads: int | None) -> None:
-    """Set the number of threads that torch and the kernels use, all cores if None, and the precision of products."""
+def prepare_torch(threads: int | None) -> None:
+    """Set the number of threads of torch and the kernels, all cores if None, and the precision of matrix products."""
     import torch
 
     if threads is not None and threads < 1:
@@ -72,7 +72,7 @@ def open_model(name: str, dtype: str, device: str, threads: int | None, **method
     The keyword arguments in `method` are passed to `load_model`. They determine how derivatives are
     computed.
     """
-    set_threads(threads)
+    prepare_torch(threads)
     from genoscan.model import load_model
 
     return load_model(name, device=parse_device(device), dtype=parse_dtype(dtype), **method)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from genoscan.cli.inputs import open_model, parse_device, set_threads
+from genoscan.cli.inputs import open_model, parse_device, prepare_torch
 from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import MACHINE, PATH
 from genoscan.cli.progress import progress
@@ -230,7 +230,7 @@ def command(
         raise InputError("--labels and --head: expected both, or neither")
     if freeze and origin is None:
         raise InputError("--freeze: expected --from too, because random blocks would never be trained")
-    set_threads(threads)
+    prepare_torch(threads)
     opened = [open_genome(path) for path in genomes]
     unseen = [open_genome(path) for path in tests]
     heads = read_labels(label_paths, scheme, opened, unseen) if scheme else {}

@@ -184,7 +184,7 @@ def prepare(
 
 
 def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "VariantTable":
-    """Return the variants that the arguments specify; log how sequences were renamed."""
+    """Return the variants that the arguments specify; log which sequences were renamed, and which are unknown."""
     from genoscan.genome.region import unknown_sequence
     from genoscan.genome.variant_files import parse_variants, read_variants
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.inputs import read_region, set_threads, warn_about_annotation
+from genoscan.cli.inputs import prepare_torch, read_region, warn_about_annotation
 from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import ANNOTATION, GENOME, MODEL, THREADS
 from genoscan.errors import GenoscanError
@@ -45,7 +45,7 @@ def command(
     from genoscan.verification.sweeps import Check, check_known, verify
 
     Adjoint(tile, slots)  # raises an error for invalid values before any input is read
-    set_threads(threads)
+    prepare_torch(threads)
     opened = open_genome(genome)
     region = read_region(opened, region_text, annotation)
     warn_about_annotation([region])

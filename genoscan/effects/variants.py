@@ -112,10 +112,9 @@ def compute_scores(
     Notes
     -----
     The effects equal the differences between two passes over whole windows, up to rounding, in the terms of the
-    target that both have (see `edit_sums.py`). Both windows begin
-    at the same base: for causal models that of the stretch, and otherwise `context` bases before the variant.
-    Both end at the same base of the genome, `reach` bases after the variant. An interrupted run that is continued
-    from its journal gives the same bytes.
+    target that both have (see edit_sums.py). Both windows begin at the same base: for causal models that of the
+    stretch, and otherwise `context` bases before the variant. Both end at the same base of the genome, `reach`
+    bases after the variant. An interrupted run that is continued from its journal gives the same bytes.
 
     Memory: for causal models, working memory does not depend on the number of variants or the length of a
     stretch, apart from 1 byte per base.

@@ -81,10 +81,9 @@ def adjoint(
     Each time a tile has been run forward, or forward and backward, `progress` is called with the number
     of positions in the tile. If `snapshots` is given, the state of the sweep is saved from time to
     time, and an interrupted sweep continues from the last saved state. A tile is not yielded again if
-    the caller received its gradient before that state was saved; a state contains no cotangents of parameters, which
-    are refused with `snapshots`. If `spans` is given, these are the tiles,
-    and `tile` is not used. `observe` is called after the backward pass over each tile, in the thread of the
-    stage.
+    the caller received its gradient before that state was saved. A state contains no cotangents of
+    parameters: these are refused with `snapshots`. If `spans` is given, these are the tiles, and `tile` is
+    not used. `observe` is called after the backward pass over each tile, in the thread of the stage.
 
     Notes
     -----

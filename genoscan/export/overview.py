@@ -104,7 +104,7 @@ def _track_row(path: Path, genome: Genome, links: _Cell) -> _Row:
 
 
 def _variants_row(path: Path, genome: Genome, links: _Cell) -> _Row:
-    record = read_provenance(path, required=_ASKED)  # without alleles, there are no sequences
+    record = read_provenance(path, required=_ASKED)
     variants = read_scored_variants(path, genome)
     cells = {
         "name": _text(path.stem),

@@ -86,7 +86,8 @@ def read_scored_variants(path: Path, genome: Genome) -> list[ScoredVariant]:
     """
     table = read_variants(path, genome)
     if provenance_path(path).is_file():
-        check_genome(path, read_provenance(path), genome)
+        # A file without alleles has no sequences.
+        check_genome(path, read_provenance(path, required=["sequences"] if table.alleles else []), genome)
     rows = list(_vcf_scores(path) if table.is_vcf else _table_scores(path))
     if len(rows) != len(table.alleles):
         raise InputError(f"{path}: found {len(rows):,} scores for {len(table.alleles):,} alleles: write the file again")

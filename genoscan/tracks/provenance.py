@@ -256,7 +256,7 @@ def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
     InputError
         If a sequence of the track is missing from the genome, or its length or MD5 checksum differs.
     """
-    for sequence in record.get("sequences") or ():
+    for sequence in record["sequences"]:
         name, length = sequence["name"], sequence["length"]
         found = genome.sizes.get(name)
         if found is None:
